@@ -1,0 +1,5 @@
+"""The network, and nothing about tasks or data sets."""
+
+from mmtransxnet.models.transxnet import TransXNet
+
+__all__ = ['TransXNet']

@@ -1,0 +1,76 @@
+"""Multi-scale feed-forward network (paper section III)."""
+
+import torch
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from torch import Tensor, nn
+
+
+class MultiScaleDWConv(nn.Module):
+    """Depthwise convolutions of sizes 1, 3, 5, 7 on a quarter each.
+
+    Args:
+        channels: Number of channels; the first quarter takes what four does
+            not divide.
+    """
+
+    kernel_sizes = (1, 3, 5, 7)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        quarter = channels // len(self.kernel_sizes)
+        first = channels - quarter * (len(self.kernel_sizes) - 1)
+        self.splits = [first] + [quarter] * (len(self.kernel_sizes) - 1)
+        self.proj = nn.ModuleList(
+            nn.Conv2d(c, c, k, padding=k // 2, groups=c)
+            for c, k in zip(self.splits, self.kernel_sizes, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(B, channels, H, W)``, keeping the shape."""
+        parts = x.split(self.splits, dim=1)
+        return torch.cat(
+            [conv(part) for conv, part in zip(self.proj, parts, strict=True)],
+            dim=1,
+        )
+
+
+class MSFFN(nn.Module):
+    """Inverted bottleneck with multi-scale depthwise convolutions.
+
+    Args:
+        channels: Number of channels C.
+        hidden_channels: Number of channels between the 1x1 convolutions.
+        drop_rate: Dropout rate after the depthwise and the last stage.
+        norm_cfg: Config of the batch norms.
+        act_cfg: Config of the activations.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden_channels: int,
+        drop_rate: float,
+        norm_cfg: dict,
+        act_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Sequential(
+            nn.Conv2d(channels, hidden_channels, 1, bias=False),
+            build_activation_layer(act_cfg),
+            build_norm_layer(norm_cfg, hidden_channels)[1],
+        )
+        self.dwconv = MultiScaleDWConv(hidden_channels)
+        self.act = build_activation_layer(act_cfg)
+        self.norm = build_norm_layer(norm_cfg, hidden_channels)[1]
+        self.fc2 = nn.Sequential(
+            nn.Conv2d(hidden_channels, channels, 1, bias=False),
+            build_norm_layer(norm_cfg, channels)[1],
+        )
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)``, keeping the shape."""
+        x = self.fc1(x)
+        x = self.dwconv(x) + x
+        x = self.drop(self.norm(self.act(x)))
+        return self.drop(self.fc2(x))

@@ -1,0 +1,464 @@
+"""TransXNet, the backbone.
+
+Paper: TransXNet: Learning Both Global and Local Dynamics with a Dual Dynamic
+Token Mixer for Visual Recognition, arXiv 2310.19380, IEEE TNNLS 2025.
+Original: github.com/LMMMEng/TransXNet. The names of parameters are theirs,
+so published weights load unchanged; the code is ours.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+
+import torch
+from mmcv.cnn import ConvModule, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
+from mmtransxnet.models.batch_norm import no_statistics_update, statistics_for
+from mmtransxnet.models.ms_ffn import MSFFN
+from mmtransxnet.models.position import resize_position_table
+from mmtransxnet.models.token_mixer import DMixer, IDConv
+
+MIN_SIZE = (
+    32  # pixels; below, the last stage would have no position of its own
+)
+
+
+class PatchEmbed(nn.Module):
+    """A strided convolution with a norm: the stem and the downsampling.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Size of the kernel, odd.
+        stride: Reduction of height and width; sizes are rounded up.
+        norm_cfg: Config of the batch norm.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        norm_cfg: dict,
+    ) -> None:
+        super().__init__()
+        self.proj = ConvModule(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            norm_cfg=norm_cfg,
+            act_cfg=None,
+        )
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in, H, W)`` to ``(B, out, ~H / stride, ~W / stride)``."""
+        height, width = (math.ceil(n / self.stride) for n in x.shape[-2:])
+        with statistics_for(self, x.size(0) * height * width):
+            return self.proj(x)
+
+
+class LayerScale(nn.Module):
+    """``weight * x + bias`` per channel (CaiT, arXiv 2103.17239).
+
+    The weight has the shape of a depthwise 1x1 convolution's, as published.
+
+    Args:
+        channels: Number of channels C.
+        init_value: Initial weight; the bias starts at 0.
+    """
+
+    def __init__(self, channels: int, init_value: float) -> None:
+        super().__init__()
+        self.init_value = init_value
+        self.weight = nn.Parameter(torch.empty(channels, 1, 1, 1))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale ``(B, C, H, W)``."""
+        return x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
+
+
+class Block(nn.Module):
+    """Position embedding, D-Mixer and MS-FFN, each with a residual.
+
+    Args:
+        channels: Number of channels C.
+        kernel_size: Kernel size of IDConv.
+        num_groups: Number of learned kernels of IDConv.
+        num_heads: Number of heads of OSRA.
+        sr_ratio: Spatial reduction of OSRA.
+        mlp_ratio: Hidden channels of MS-FFN over C.
+        drop_rate: Dropout rate inside MS-FFN.
+        drop_path_rate: Probability of skipping a residual branch.
+        layer_scale_init_value: Initial LayerScale weight.
+        norm_cfg: Config of the norms before the branches.
+        conv_norm_cfg: Config of the batch norms beside convolutions.
+        act_cfg: Config of the activations.
+        with_cp: Whether to recompute the block in the backward pass.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        num_groups: int,
+        num_heads: int,
+        sr_ratio: int,
+        mlp_ratio: int,
+        drop_rate: float,
+        drop_path_rate: float,
+        layer_scale_init_value: float,
+        norm_cfg: dict,
+        conv_norm_cfg: dict,
+        act_cfg: dict,
+        with_cp: bool,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.pos_embed = nn.Conv2d(
+            channels, channels, 7, padding=3, groups=channels
+        )
+        self.norm1 = build_norm_layer(norm_cfg, channels)[1]
+        self.token_mixer = DMixer(
+            channels,
+            kernel_size,
+            num_groups,
+            num_heads,
+            sr_ratio,
+            conv_norm_cfg,
+            act_cfg,
+        )
+        self.norm2 = build_norm_layer(norm_cfg, channels)[1]
+        self.mlp = MSFFN(
+            channels, mlp_ratio * channels, drop_rate, conv_norm_cfg, act_cfg
+        )
+        self.drop_path = DropPath(drop_path_rate)
+        self.layer_scale_1 = LayerScale(channels, layer_scale_init_value)
+        self.layer_scale_2 = LayerScale(channels, layer_scale_init_value)
+
+    def _transform(self, x: Tensor, table: Tensor) -> Tensor:
+        x = x + self.pos_embed(x)
+        num_values = x.size(0) * x.size(2) * x.size(3)
+        with statistics_for(self, num_values):
+            mixed = self.token_mixer(self.norm1(x), table)
+            x = x + self.drop_path(self.layer_scale_1(mixed))
+            transformed = self.mlp(self.norm2(x))
+            return x + self.drop_path(self.layer_scale_2(transformed))
+
+    def _recompute_contexts(self):
+        """Contexts of the forward pass and of its recomputation."""
+        return nullcontext(), no_statistics_update(self)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Transform a feature map.
+
+        Args:
+            x: Feature map ``(B, C, H, W)``.
+            table: Position bias ``(1, heads, H * W, Nk)``.
+
+        Returns:
+            Feature map ``(B, C, H, W)``.
+        """
+        if not (self.with_cp and torch.is_grad_enabled()):
+            return self._transform(x, table)
+        if not torch.compiler.is_compiling():
+            return checkpoint(
+                self._transform,
+                x,
+                table,
+                use_reentrant=False,
+                context_fn=self._recompute_contexts,
+            )
+        # A compiler recomputes values, not side effects, and knows no
+        # contexts. But a single sample is normalised with running
+        # statistics, which have moved on when the backward pass reads them.
+        if x.size(0) == 1:
+            return self._transform(x, table)
+        return checkpoint(self._transform, x, table, use_reentrant=False)
+
+
+@MODELS.register_module()
+class TransXNet(BaseModule):
+    """TransXNet backbone for classification and dense prediction.
+
+    In training, a batch norm that would see a single value per channel (one
+    image, and a map of one position) normalises with its running statistics
+    and does not update them.
+
+    Args:
+        arch: Size: ``'t'``/``'tiny'``, ``'s'``/``'small'``,
+            ``'b'``/``'base'``, or a dict with the keys ``layers``,
+            ``embed_dims``, ``kernel_size``, ``num_groups``, ``sr_ratio``,
+            ``num_heads``, ``mlp_ratios``, four integers each.
+        image_size: Height and width in pixels for which the position tables
+            are made; inputs of other sizes see them resized.
+        in_channels: Channels of the image.
+        out_indices: Stages (0 to 3, ascending) whose outputs are returned,
+            each through a norm of its own. Stages after the last one are
+            kept for the sake of the weights, but neither run nor trained.
+        frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the
+            first i stages with their norms and position tables.
+        norm_eval: Whether batch norms stay in evaluation mode in training.
+        with_cp: Whether to save memory by recomputing each block in the
+            backward pass.
+        drop_rate: Dropout rate inside MS-FFN.
+        drop_path_rate: Stochastic depth rate of the last block; it grows
+            linearly from 0.
+        layer_scale_init_value: Initial LayerScale weight.
+        norm_cfg: Config of the blocks' norms and the output norms.
+        conv_norm_cfg: Config of the batch norms beside convolutions.
+        act_cfg: Config of the activations.
+        init_cfg: Initialisation config of mmengine, for example
+            ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
+            Without it weights start as published.
+
+    Raises:
+        ValueError: For settings out of range; the message says which.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Sequence[int]] = 't',
+        image_size: int = 224,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-5,
+        norm_cfg: dict = dict(type='GN', num_groups=1),  # noqa: B006
+        conv_norm_cfg: dict = dict(type='BN'),  # noqa: B006
+        act_cfg: dict = dict(type='GELU'),  # noqa: B006
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.arch = resolve_arch(arch)
+        self.out_indices = _checked_out_indices(out_indices)
+        self.frozen_stages = _checked_frozen_stages(frozen_stages)
+        if image_size < MIN_SIZE:
+            raise ValueError(
+                f'image_size={image_size} is below {MIN_SIZE} pixels'
+            )
+        self.norm_eval = norm_eval
+
+        dims = self.arch['embed_dims']
+        self.patch_embed = PatchEmbed(
+            in_channels, dims[0], 7, 4, conv_norm_cfg
+        )
+        self.relative_pos_enc = nn.ParameterList(
+            self._position_table(stage, image_size)
+            for stage in range(NUM_STAGES)
+        )
+        rates = torch.linspace(
+            0, drop_path_rate, sum(self.arch['layers'])
+        ).tolist()
+        # Even positions are stages, odd ones the downsampling in between:
+        # the published numbering.
+        self.network = nn.ModuleList()
+        for stage in range(NUM_STAGES):
+            if stage > 0:
+                self.network.append(
+                    PatchEmbed(
+                        dims[stage - 1], dims[stage], 3, 2, conv_norm_cfg
+                    )
+                )
+            blocks = nn.ModuleList(
+                Block(
+                    dims[stage],
+                    self.arch['kernel_size'][stage],
+                    self.arch['num_groups'][stage],
+                    self.arch['num_heads'][stage],
+                    self.arch['sr_ratio'][stage],
+                    self.arch['mlp_ratios'][stage],
+                    drop_rate,
+                    rates.pop(0),
+                    layer_scale_init_value,
+                    norm_cfg,
+                    conv_norm_cfg,
+                    act_cfg,
+                    with_cp,
+                )
+                for _ in range(self.arch['layers'][stage])
+            )
+            self.network.append(blocks)
+        for stage in self.out_indices:
+            norm = build_norm_layer(norm_cfg, dims[stage])[1]
+            self.add_module(_norm_name(stage), norm)
+
+        self._initialise()
+        self._freeze()
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        return tuple(self.arch['embed_dims'][i] for i in self.out_indices)
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Stride of each output against the image, in pixels."""
+        return tuple(4 * 2**i for i in self.out_indices)
+
+    def _position_table(self, stage: int, image_size: int) -> nn.Parameter:
+        queries = math.ceil(image_size / (4 * 2**stage))
+        keys = math.ceil(queries / self.arch['sr_ratio'][stage])
+        heads = self.arch['num_heads'][stage]
+        return nn.Parameter(torch.empty(1, heads, queries**2, keys**2))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Start all weights as published."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | IDConv):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, IDConv):
+                nn.init.trunc_normal_(module.bias, std=0.02)
+            elif isinstance(module, LayerScale):
+                nn.init.constant_(module.weight, module.init_value)
+                nn.init.zeros_(module.bias)
+        for table in self.relative_pos_enc:
+            nn.init.zeros_(table)
+
+    def _parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """Everything that belongs to one stage."""
+        parts = [self.network[2 * stage], self.relative_pos_enc[stage]]
+        if stage > 0:
+            parts.append(self.network[2 * stage - 1])
+        if stage in self.out_indices:
+            parts.append(self.get_submodule(_norm_name(stage)))
+        return parts
+
+    def _freeze(self) -> None:
+        """Take frozen and unused parts out of training."""
+        frozen: list[nn.Module | nn.Parameter] = []
+        if self.frozen_stages >= 0:
+            frozen.append(self.patch_embed)
+        unused = range(self.out_indices[-1] + 1, NUM_STAGES)
+        for stage in (*range(self.frozen_stages), *unused):
+            frozen += self._parts(stage)
+        for part in frozen:
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
+
+    def train(self, mode: bool = True) -> 'TransXNet':
+        """Set the mode; frozen stages and ``norm_eval`` stay in force."""
+        super().train(mode)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Extract features.
+
+        Args:
+            x: Images ``(B, in_channels, H, W)``, H and W at least 32.
+
+        Returns:
+            One feature map ``(B, C, H / stride, W / stride)`` (sizes rounded
+            up) for each of ``out_indices``.
+
+        Raises:
+            ValueError: The images are smaller than 32 pixels.
+        """
+        height, width = x.shape[-2:]
+        if height < MIN_SIZE or width < MIN_SIZE:
+            raise ValueError(
+                f'TransXNet needs images of at least {MIN_SIZE} x '
+                f'{MIN_SIZE} pixels, got {height} x {width}; resize or pad'
+            )
+        x = self.patch_embed(x)
+        outputs = []
+        for stage in range(self.out_indices[-1] + 1):
+            if stage > 0:
+                x = self.network[2 * stage - 1](x)
+            table = self._resized_table(stage, *x.shape[-2:])
+            for block in self.network[2 * stage]:
+                x = block(x, table)
+            if stage in self.out_indices:
+                outputs.append(self.get_submodule(_norm_name(stage))(x))
+        return tuple(outputs)
+
+    def _resized_table(self, stage: int, height: int, width: int) -> Tensor:
+        """Position table of a stage for a map, shared by its blocks."""
+        reduction = self.arch['sr_ratio'][stage]
+        keys = math.ceil(height / reduction) * math.ceil(width / reduction)
+        return resize_position_table(
+            self.relative_pos_enc[stage], height * width, keys
+        )
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Depth of a parameter, for layer-wise learning-rate decay.
+
+        The stem is layer 0; every block is a layer, with the downsampling
+        and the position table in front of its stage; output norms and
+        whatever follows the backbone are the last layer.
+
+        Args:
+            param_name: Name of the parameter.
+            prefix: Prefix of the backbone's parameters in the name.
+
+        Returns:
+            The depth and the number of layers.
+        """
+        layers = self.arch['layers']
+        num_layers = sum(layers) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        kind, *path = param_name[len(prefix) :].split('.')
+        if kind == 'patch_embed':
+            return 0, num_layers
+        if kind == 'relative_pos_enc':
+            stage, block = int(path[0]), 0
+        elif kind == 'network':
+            # Downsampling (odd) belongs to the stage after it.
+            position = int(path[0])
+            stage = (position + 1) // 2
+            block = 0 if position % 2 else int(path[1])
+        else:
+            return num_layers - 1, num_layers
+        return 1 + sum(layers[:stage]) + block, num_layers
+
+
+def _norm_name(stage: int) -> str:
+    """Published name of the output norm of a stage."""
+    return f'norm{2 * stage}'
+
+
+def _checked_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
+    indices = tuple(out_indices)
+    stages = range(NUM_STAGES)
+    if not indices or list(indices) != [i for i in stages if i in indices]:
+        raise ValueError(
+            f'out_indices={indices} must be ascending stages out of '
+            f'{list(stages)}, at least one'
+        )
+    return indices
+
+
+def _checked_frozen_stages(frozen_stages: int) -> int:
+    if frozen_stages not in range(-1, NUM_STAGES + 1):
+        raise ValueError(
+            f'frozen_stages={frozen_stages} must be -1 (none), 0 (the stem) '
+            f'or 1 to {NUM_STAGES} (the stem and as many stages)'
+        )
+    return frozen_stages
