@@ -15,7 +15,9 @@ ARCH_KEYS = (
     'mlp_ratios',  # MS-FFN's hidden channels over C
 )
 
-_TINY = {
+_Arch = dict[str, tuple[int, ...]]
+
+_TINY: _Arch = {
     'layers': (3, 3, 9, 3),
     'embed_dims': (48, 96, 224, 448),
     'kernel_size': (7, 7, 7, 7),
@@ -24,7 +26,7 @@ _TINY = {
     'num_heads': (1, 2, 4, 8),
     'mlp_ratios': (4, 4, 4, 4),
 }
-_SMALL = {
+_SMALL: _Arch = {
     'layers': (4, 4, 12, 4),
     'embed_dims': (64, 128, 320, 512),
     'kernel_size': (7, 7, 7, 7),
@@ -33,7 +35,7 @@ _SMALL = {
     'num_heads': (1, 2, 5, 8),
     'mlp_ratios': (6, 6, 4, 4),
 }
-_BASE = {
+_BASE: _Arch = {
     'layers': (4, 4, 21, 4),
     'embed_dims': (76, 152, 336, 672),
     'kernel_size': (7, 7, 7, 7),
@@ -42,7 +44,7 @@ _BASE = {
     'num_heads': (2, 4, 8, 16),
     'mlp_ratios': (8, 8, 4, 4),
 }
-ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
+ARCHS: dict[str, _Arch] = {
     't': _TINY,
     'tiny': _TINY,
     's': _SMALL,
@@ -54,7 +56,7 @@ ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
 
 def resolve_arch(
     arch: str | Mapping[str, Sequence[int]],
-) -> dict[str, tuple[int, ...]]:
+) -> _Arch:
     """Return the settings of an architecture, checked.
 
     Args:

@@ -4,6 +4,8 @@ import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
+from mmtransxnet.models.depthwise import DepthwiseConv2d
+
 
 class MultiScaleDWConv(nn.Module):
     """Depthwise convolutions of sizes 1, 3, 5, 7 on a quarter each.
@@ -21,7 +23,7 @@ class MultiScaleDWConv(nn.Module):
         first = channels - quarter * (len(self.kernel_sizes) - 1)
         self.splits = [first] + [quarter] * (len(self.kernel_sizes) - 1)
         self.proj = nn.ModuleList(
-            nn.Conv2d(c, c, k, padding=k // 2, groups=c)
+            DepthwiseConv2d(c, k)
             for c, k in zip(self.splits, self.kernel_sizes, strict=True)
         )
 

@@ -12,6 +12,10 @@ from mmcv.cnn import ConvModule, build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmtransxnet.models.batch_norm import statistics_for
+from mmtransxnet.models.depthwise import (
+    DepthwiseConv2d,
+    depthwise_conv2d,
+)
 from mmtransxnet.models.position import attention
 
 
@@ -83,12 +87,10 @@ class IDConv(nn.Module):
         bias = self._mix(x.mean(dim=(2, 3), keepdim=True), self.bias)
         # One grouped convolution serves all samples: (sample, channel)
         # becomes the channel.
-        out = F.conv2d(
+        out = depthwise_conv2d(
             x.reshape(1, b * c, h, w),
             kernel.reshape(b * c, 1, self.kernel_size, self.kernel_size),
             bias.reshape(-1),
-            padding=self.kernel_size // 2,
-            groups=b * c,
         )
         return out.reshape(b, c, h, w)
 
@@ -144,9 +146,7 @@ class OSRA(nn.Module):
                     act_cfg=None,
                 ),
             )
-        self.local_conv = nn.Conv2d(
-            channels, channels, 3, padding=1, groups=channels
-        )
+        self.local_conv = DepthwiseConv2d(channels, 3)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, heads * D, H, W)`` to ``(B, heads, H * W, D)``."""
@@ -211,7 +211,7 @@ class DMixer(nn.Module):
         self.global_unit = OSRA(half, num_heads, sr_ratio, norm_cfg, act_cfg)
         squeezed = max(16, channels // 8)
         self.proj = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+            DepthwiseConv2d(channels, 3),
             build_activation_layer(act_cfg),
             build_norm_layer(norm_cfg, channels)[1],
             nn.Conv2d(channels, squeezed, 1),

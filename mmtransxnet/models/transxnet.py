@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 from mmtransxnet.models.batch_norm import no_statistics_update, statistics_for
+from mmtransxnet.models.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.position import resize_position_table
 from mmtransxnet.models.token_mixer import DMixer, IDConv
@@ -126,9 +127,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
-        self.pos_embed = nn.Conv2d(
-            channels, channels, 7, padding=3, groups=channels
-        )
+        self.pos_embed = DepthwiseConv2d(channels, 7)
         self.norm1 = build_norm_layer(norm_cfg, channels)[1]
         self.token_mixer = DMixer(
             channels,
@@ -390,7 +389,7 @@ class TransXNet(BaseModule):
             if stage > 0:
                 x = self.network[2 * stage - 1](x)
             table = self._resized_table(stage, *x.shape[-2:])
-            for block in self.network[2 * stage]:
+            for block in self.network[2 * stage].children():
                 x = block(x, table)
             if stage in self.out_indices:
                 outputs.append(self.get_submodule(_norm_name(stage))(x))

@@ -1,0 +1,11 @@
+_base_ = './common.py'
+
+default_scope = 'mmdet'
+
+default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
+
+visualizer = dict(
+    type='DetLocalVisualizer',
+    vis_backends=[dict(type='LocalVisBackend')],
+    name='visualizer')
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)

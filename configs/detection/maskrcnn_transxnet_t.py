@@ -1,0 +1,18 @@
+_base_ = [
+    '../_base_/models/maskrcnn_transxnet.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/detection_1x.py',
+    '../_base_/runtime/detection.py',
+]
+
+model = dict(
+    backbone=dict(
+        init_cfg=dict(
+            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-t.pth.tar'  # noqa: E501
+        )))
+
+# The published config means to exempt the position tables too, by names that
+# no parameter has. So they were decayed, and are here.
+optim_wrapper = dict(
+    optimizer=dict(weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))))

@@ -1,0 +1,59 @@
+# Mask R-CNN on the embedded digits, small enough for two CPU cores: narrow
+# neck and heads, few proposals, 160 px scenes. `make demo` pretrains the
+# backbone with classification/transxnet_t_digits.py first.
+_base_ = [
+    '../_base_/models/maskrcnn_transxnet.py',
+    '../_base_/datasets/digits_instance.py',
+    '../_base_/runtime/detection.py',
+]
+
+model = dict(
+    backbone=dict(
+        image_size=160,
+        drop_path_rate=0.0,
+        layer_scale_init_value=1.0,
+        init_cfg=None),
+    neck=dict(out_channels=64),
+    rpn_head=dict(in_channels=64, feat_channels=64),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=64),
+        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=10),
+        mask_roi_extractor=dict(out_channels=64),
+        mask_head=dict(
+            num_convs=2, in_channels=64, conv_out_channels=64,
+            num_classes=10)),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=400, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(
+        rpn=dict(nms_pre=300, max_per_img=100),
+        rcnn=dict(max_per_img=30)))
+
+max_epochs = 3
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=0.05, fused=True),
+    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
+    clip_grad=dict(max_norm=10.0))
+
+param_scheduler = [
+    dict(
+        type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=1e-5,
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        convert_to_iter_based=True),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=4)
+
+default_hooks = dict(
+    logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1))

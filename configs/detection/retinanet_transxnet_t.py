@@ -1,0 +1,12 @@
+_base_ = [
+    '../_base_/models/retinanet_transxnet.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/detection_1x.py',
+    '../_base_/runtime/detection.py',
+]
+
+model = dict(
+    backbone=dict(
+        init_cfg=dict(
+            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-t.pth.tar'  # noqa: E501
+        )))

@@ -1,0 +1,40 @@
+"""Install mmtransxnet, with either distribution of OpenMMLab as an extra."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    """Read the version without importing the package, which needs torch."""
+    scope: dict[str, str] = {}
+    exec((ROOT / 'mmtransxnet/version.py').read_text(), scope)
+    return scope['__version__']
+
+
+def requirements(name: str) -> list[str]:
+    """Read a file of requirements/."""
+    lines = (ROOT / f'requirements/{name}.txt').read_text().splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+setup(
+    name='mmtransxnet',
+    version=version(),
+    description='The TransXNet backbone for OpenMMLab',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmtransxnet', 'mmtransxnet.*']),
+    python_requires='>=3.10',
+    # Neither distribution is named here: they install the same modules, and
+    # the second would overwrite the first.
+    install_requires=['torch>=2.6', 'torchvision', *requirements('runtime')],
+    extras_require={
+        'onedl': requirements('onedl'),
+        'openmmlab': requirements('openmmlab'),
+        'tests': requirements('tests'),
+    },
+)

@@ -1,0 +1,75 @@
+"""The network stands without any of the task packages."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+TASKS = ('mmdet', 'mmseg', 'mmpretrain')
+SOURCES = sorted((ROOT / 'mmtransxnet' / 'models').rglob('*.py'))
+
+FORWARD = """
+import torch
+import mmtransxnet
+from mmengine.registry import MODELS
+arch = dict(layers=[1] * 4, embed_dims=[8] * 4, kernel_size=[3] * 4,
+            num_groups=[2] * 4, sr_ratio=[8, 4, 2, 1], num_heads=[1] * 4,
+            mlp_ratios=[2] * 4)
+model = MODELS.build(dict(type='TransXNet', arch=arch))
+outs = model(torch.zeros(2, 3, 32, 32))
+assert len(outs) == 4
+"""
+
+BLOCK = f"""
+import sys
+
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {TASKS!r}:
+            raise ModuleNotFoundError(f'No module named {{name!r}}')
+
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def _run(code):
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_importing_the_package_imports_no_task_package():
+    code = 'import sys, mmtransxnet\nprint(*sys.modules)'
+    loaded = {name.split('.')[0] for name in _run(code).split()}
+    assert 'mmtransxnet' in loaded
+    assert not loaded & set(TASKS)
+
+
+def test_works_where_no_task_package_is_installed():
+    _run(BLOCK + FORWARD)
+
+
+def test_there_are_sources():
+    assert ROOT / 'mmtransxnet' / 'models' / 'transxnet.py' in SOURCES
+
+
+@pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.name)
+def test_sources_name_no_task_package(path):
+    """Not even inside a function, where an import hides from a run."""
+    named = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            named |= {alias.name.split('.')[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named.add(node.module.split('.')[0])
+    assert not named & set(TASKS)
