@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import zlib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +56,17 @@ def _draw(name: str, shape: tuple) -> np.ndarray:
     return 0.05 * rng.standard_normal(shape)
 
 
+# Most models of the suite are micro ones; drawing takes longer than a step.
+_draw_again = lru_cache(maxsize=1024)(_draw)
+
+
 @torch.no_grad()
 def fill_by_name(module: nn.Module) -> nn.Module:
     """Give every parameter and buffer the value its key name stands for."""
     for name, tensor in module.state_dict().items():
-        value = np.asarray(_draw(name, tuple(tensor.shape)))
+        # What is large belongs to a published size, and fills the memory.
+        draw = _draw_again if tensor.numel() < 200_000 else _draw
+        value = np.asarray(draw(name, tuple(tensor.shape)))
         tensor.copy_(torch.from_numpy(value).to(tensor))
     return module
 

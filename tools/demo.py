@@ -5,6 +5,7 @@ It only calls the tools that a user would call, and prints each command.
 
 import argparse
 import json
+import os
 import pickle
 import shlex
 import subprocess
@@ -41,7 +42,9 @@ class Demo:
         """Run a tool of this folder; stop the demo where it fails."""
         command = [sys.executable, f'tools/{tool}', *arguments]
         console.rule(f'[bold]{step}')
-        console.print('$', shlex.join(['python', *command[1:]]), soft_wrap=True)
+        console.print(
+            '$', shlex.join(['python', *command[1:]]), soft_wrap=True
+        )
         start = time.monotonic()
         status = subprocess.run(command, cwd=ROOT).returncode
         if status:
@@ -102,6 +105,11 @@ def summary(metrics: dict[str, float], minutes: dict[str, float]) -> Table:
     return table
 
 
+def digits_root() -> str:
+    """Where the configs look for the data."""
+    return os.environ.get('DIGITS_ROOT', 'data/digits')
+
+
 def main() -> None:
     """Build the data, pretrain, train, evaluate, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -112,20 +120,18 @@ def main() -> None:
     args = parser.parse_args()
 
     demo = Demo(args.folder, args.cfg_options)
-    demo.run('data', 'dataset/build_digits.py')
+    demo.run('data', 'dataset/build_digits.py', '--root', digits_root())
     pretrained = demo.train('classification pretraining', CLASSIFIER)
     checkpoint = demo.train(
         'Mask R-CNN training',
         DETECTOR,
-        'model.backbone.init_cfg.type=Pretrained',
         f'model.backbone.init_cfg.checkpoint={pretrained}',
-        'model.backbone.init_cfg.prefix=backbone.',
     )
     work_dir = demo.test('evaluation', DETECTOR, checkpoint)
 
     predictions = pickle.loads((work_dir / 'predictions.pkl').read_bytes())
     picture = args.folder / 'predictions.png'
-    side_by_side(predictions).save(picture)
+    side_by_side(digits_root(), predictions).save(picture)
     console.print(summary(metrics_in(work_dir), demo.minutes))
     console.print(
         f'Ground truth beside predictions: {picture}', soft_wrap=True

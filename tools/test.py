@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.evaluator import DumpResults
+from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from mmtransxnet.engine import (
@@ -82,7 +82,11 @@ def main() -> None:
         runner = Runner.from_cfg(config)
         check_checkpoint(args.checkpoint, runner.model, args.config)
     if args.out:
-        runner.test_evaluator.metrics.append(DumpResults(args.out))
+        # mmdet's packs masks, which are large.
+        scope = config.get('default_scope')
+        name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        dump = METRICS.build(dict(type=name, out_file_path=args.out))
+        runner.test_evaluator.metrics.append(dump)
     runner.test()
 
 

@@ -11,6 +11,7 @@ from mmtransxnet.engine import (
     UserError,
     check_checkpoint,
     check_data,
+    check_init_weights,
     checkpoint_to_load,
     load_config,
     report_user_errors,
@@ -85,6 +86,8 @@ def main() -> None:
         apply_flags(config, args)
         check_data(config, ['train', 'val'])
         checkpoint = checkpoint_to_load(config)
+        if checkpoint is None:
+            check_init_weights(config)
         runner = Runner.from_cfg(config)
         if checkpoint:
             check_checkpoint(checkpoint, runner.model, args.config)

@@ -14,7 +14,7 @@ model = dict(
         out_indices=(3, ),
         # A few hundred iterations are too short for LayerScale to grow from
         # the published 1e-5.
-        layer_scale_init_value=1.0),
+        layer_scale_init_value=0.3),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
@@ -23,14 +23,14 @@ model = dict(
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
         topk=(1, )))
 
-max_iters = 120
+max_iters = 140
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict()
 test_cfg = dict()
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05, fused=True),
     clip_grad=dict(max_norm=5.0))
 
 param_scheduler = [

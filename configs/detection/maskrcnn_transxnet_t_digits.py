@@ -1,6 +1,7 @@
 # Mask R-CNN on the embedded digits, small enough for two CPU cores: narrow
-# neck and heads, few proposals, 160 px scenes. `make demo` pretrains the
-# backbone with classification/transxnet_t_digits.py first.
+# neck and heads, few proposals, small scenes. The backbone starts from
+# classification/transxnet_t_digits.py: train that first (`make demo` does),
+# or start from scratch with --cfg-options model.backbone.init_cfg=None.
 _base_ = [
     '../_base_/models/maskrcnn_transxnet.py',
     '../_base_/datasets/digits_instance.py',
@@ -9,10 +10,14 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        image_size=160,
+        # The design size of the pretraining, so that the position tables
+        # load; they are resized for the scenes.
+        image_size=64,
         drop_path_rate=0.0,
-        layer_scale_init_value=1.0,
-        init_cfg=None),
+        layer_scale_init_value=0.3,
+        init_cfg=dict(
+            checkpoint='work_dirs/transxnet_t_digits/iter_140.pth',
+            prefix='backbone.')),
     neck=dict(out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
@@ -30,9 +35,9 @@ model = dict(
         rpn=dict(nms_pre=300, max_per_img=100),
         rcnn=dict(max_per_img=30)))
 
-max_epochs = 3
+max_epochs = 2
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -2,6 +2,7 @@
 
 from .classes import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
 from .digits import DigitsSet, build_digits
+from .preview import contact_sheet, side_by_side
 
 __all__ = [
     'CLASSES',
@@ -10,4 +11,6 @@ __all__ = [
     'SEG_PALETTE',
     'DigitsSet',
     'build_digits',
+    'contact_sheet',
+    'side_by_side',
 ]

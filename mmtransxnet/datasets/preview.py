@@ -1,10 +1,11 @@
-"""One picture of the digits set, for a person to look at."""
+"""Pictures of the digits set and of what was found, for a person."""
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -51,13 +52,69 @@ def _grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
     return grid
 
 
+def side_by_side(
+    root: str | os.PathLike,
+    predictions: Sequence[Mapping[str, Any]],
+    min_score: float = 0.5,
+) -> Image.Image:
+    """Draw ground truth (left) beside predictions (right) of scenes.
+
+    Args:
+        root: Root of the set.
+        predictions: What mmdet's ``DumpDetResults`` wrote for the scenes of
+            the validation part, masks included.
+        min_score: Instances that score less are left out.
+    """
+    path = Path(root) / 'coco' / 'annotations' / 'instances_val.json'
+    truth = _by_image(json.loads(path.read_bytes())['annotations'])
+    count = min(COLUMNS // 2 * 3, len(predictions))
+    chosen = [predictions[i * len(predictions) // count] for i in range(count)]
+    cells = []
+    for prediction in chosen:
+        image = Image.open(prediction['img_path'])
+        found = _as_annotations(prediction['pred_instances'], min_score)
+        cells.append(_annotate(image, truth[prediction['img_id']]))
+        cells.append(_annotate(image, found))
+    return _grid(cells, COLUMNS)
+
+
+def _as_annotations(
+    instances: Mapping[str, Any], min_score: float
+) -> list[dict]:
+    """Predicted instances in the form of COCO's annotations."""
+    found = []
+    for box, label, score, mask in zip(
+        instances['bboxes'].tolist(),
+        instances['labels'].tolist(),
+        instances['scores'].tolist(),
+        instances['masks'],
+        strict=True,
+    ):
+        x1, y1, x2, y2 = box
+        if score >= min_score:
+            found.append(
+                {
+                    'bbox': (x1, y1, x2 - x1, y2 - y1),
+                    'category_id': label,
+                    'score': score,
+                    'segmentation': mask,
+                }
+            )
+    return found
+
+
+def _by_image(annotations: Sequence[dict]) -> dict[int, list[dict]]:
+    of_image = defaultdict(list)
+    for annotation in annotations:
+        of_image[annotation['image_id']].append(annotation)
+    return of_image
+
+
 def _scenes(root: Path, split: str) -> tuple[Image.Image, Image.Image]:
     """First scenes of a split: as they are, and with annotations."""
     path = root / 'coco' / 'annotations' / f'instances_{split}.json'
     document = json.loads(path.read_bytes())
-    of_image = defaultdict(list)
-    for annotation in document['annotations']:
-        of_image[annotation['image_id']].append(annotation)
+    of_image = _by_image(document['annotations'])
     plain, annotated = [], []
     for record in document['images'][: COLUMNS * ROWS]:
         image = Image.open(root / 'coco' / split / record['file_name'])
@@ -83,7 +140,10 @@ def _annotate(image: Image.Image, annotations: list[dict]) -> Image.Image:
         x, y, w, h = (zoom * value for value in annotation['bbox'])
         label = annotation['category_id']
         pen.rectangle((x, y, x + w - 1, y + h - 1), outline=PALETTE[label])
-        pen.text((x + 3, y), CLASSES[label], fill='white', font_size=20)
+        text = CLASSES[label]
+        if 'score' in annotation:
+            text += f' {annotation["score"]:.2f}'
+        pen.text((x + 3, y), text, fill='white', font_size=20)
     return drawn
 
 

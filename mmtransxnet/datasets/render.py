@@ -101,9 +101,9 @@ def pick_ink(
 
 
 def _random_inks(rng: np.random.Generator) -> NDArray[np.int64]:
-    """RGB colours (24, 3), from pale to saturated and dark to bright."""
+    """Light RGB colours (24, 3), from white to saturated."""
     inks = [
-        colorsys.hsv_to_rgb(hue, 0.4 + 0.6 * saturation, value)
+        colorsys.hsv_to_rgb(hue, 0.7 * saturation, 0.85 + 0.15 * value)
         for hue, saturation, value in rng.random((24, 3)).tolist()
     ]
     return np.rint(np.array(inks) * 255).astype(np.int64)

@@ -5,6 +5,7 @@ from mmtransxnet.engine.errors import UserError, report_user_errors
 from mmtransxnet.engine.preflight import (
     check_checkpoint,
     check_data,
+    check_init_weights,
     checkpoint_to_load,
 )
 
@@ -12,6 +13,7 @@ __all__ = [
     'UserError',
     'check_checkpoint',
     'check_data',
+    'check_init_weights',
     'checkpoint_to_load',
     'load_config',
     'report_user_errors',

@@ -66,6 +66,22 @@ def _missing_paths(reader: Any) -> list[str]:
     return [str(path) for path in paths if not path.exists()]
 
 
+def check_init_weights(config: Config) -> None:
+    """Check that the file the backbone starts from is there.
+
+    Raises:
+        UserError: It is not.
+    """
+    init = config.model.get('backbone', {}).get('init_cfg') or {}
+    path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
+    if path and '://' not in path and not Path(path).is_file():
+        raise UserError(
+            f'model.backbone.init_cfg.checkpoint: {path} is not a file; '
+            'train or fetch it first, or start from scratch with '
+            '--cfg-options model.backbone.init_cfg=None'
+        )
+
+
 def checkpoint_to_load(config: Config) -> str | None:
     """The file a run starts from, or None.
 

@@ -121,7 +121,7 @@ def test_ink_stands_out_from_what_is_under_it(all_sources, drawn):
     assert np.mean(shares) > 0.85
 
 
-@pytest.mark.parametrize('grey', [0, 60, 128, 200, 255])
+@pytest.mark.parametrize('grey', [0, 60, 100, 140])
 def test_ink_is_found_on_any_plain_ground(grey):
     ground = np.full((50, 3), grey, np.uint8)
     inks = [
