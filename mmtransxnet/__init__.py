@@ -10,7 +10,10 @@ from mmtransxnet import ops
 # Before anything imports mmcv.cnn, which looks for the operators itself.
 ops.install()
 
+from mmtransxnet.checkpoint import allow_training_state  # noqa: E402
 from mmtransxnet.models import TransXNet  # noqa: E402
 from mmtransxnet.version import __version__  # noqa: E402
+
+allow_training_state()
 
 __all__ = ['TransXNet', '__version__']

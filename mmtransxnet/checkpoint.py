@@ -17,6 +17,8 @@ _multiarray = importlib.import_module(
     else 'numpy.core.multiarray'
 )
 
+_STATISTICS = ('min', 'max', 'mean', 'current')
+
 
 def allow_training_state() -> None:
     """Let ``torch.load(weights_only=True)`` read the Runner's own files.
@@ -32,8 +34,20 @@ def allow_training_state() -> None:
             np.ndarray,
             np.dtype,
             *(type(np.dtype(name)) for name in ('f8', 'f4', 'i8', 'i4')),
+            (_statistic, 'builtins.getattr'),
         ]
     )
+
+
+def _statistic(owner: type, name: str) -> Any:
+    """What ``getattr`` is for in a history buffer, and nothing else.
+
+    A buffer names its statistics by ``getattr(HistoryBuffer, 'mean')``; the
+    real ``getattr`` would let a file reach much more.
+    """
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise ValueError(f'a checkpoint must not ask for {owner}.{name}')
+    return getattr(owner, name)
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -49,16 +63,23 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         content = torch.load(path, map_location='cpu', weights_only=True)
     # torch raises almost anything for a broken file.
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(
-            f'checkpoint {path} cannot be read: {reason[0]} '
-            'Is the file complete, and written by torch.save?'
+            f'checkpoint {path} cannot be read ({_reason(error)}). Is the '
+            'file complete, and does it hold nothing but weights and '
+            'training state?'
         ) from error
     if not isinstance(content, Mapping):
         raise ValueError(
             f'checkpoint {path} holds a {type(content).__name__}, not weights'
         )
     return dict(content)
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of an error of ``torch.load``."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    telling = [line for line in lines if 'Unsupported' in line]
+    return (telling or lines)[0].strip()
 
 
 def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-# The tests are many small operations: more threads than two only wait for
-# each other. OMP_NUM_THREADS=1 is respected, for machines that are busy.
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# The tests are many small operations. Where the cores are in use by others
+# as well, a second thread made single tests a hundred times slower.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -65,7 +65,7 @@ def show_in(config: Config, folder: str) -> None:
     if hook is None:
         raise UserError('--show-dir: the config has no visualization hook')
     if hook.type == 'DetVisualizationHook':
-        hook.update(draw=True, test_out_dir=Path(folder).resolve())
+        hook.update(draw=True, test_out_dir=str(Path(folder).resolve()))
     elif hook.type == 'VisualizationHook':
         hook.update(enable=True, interval=1, out_dir=folder)
     else:

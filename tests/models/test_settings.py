@@ -455,6 +455,21 @@ def test_drop_rate_reaches_the_dropouts():
     assert rates == {0.3}
     fill_by_name(model)
     image = make_input(7, (2, 3, 64, 64))
+    calls = []
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(
+                lambda _, args, out: calls.append(args[0].shape[1])
+            )
+    with torch.no_grad():
+        model.eval()(image)
+    # In each MS-FFN, first the hidden channels and then the output's.
+    expected = []
+    for stage, depth in enumerate(MICRO['layers']):
+        channels = MICRO['embed_dims'][stage]
+        hidden = MICRO['mlp_ratios'][stage] * channels
+        expected += depth * [hidden, channels]
+    assert calls == expected
     with torch.no_grad():
         assert_all_close(model.eval()(image), model(image), 0, 'evaluation')
         plain = fill_by_name(TransXNet(micro())).eval()
