@@ -54,7 +54,8 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
     config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')
     config.load_from = args.checkpoint
     # The weights are all there; what they started from is not needed.
-    config.model.backbone.init_cfg = None
+    if 'backbone' in config.model:
+        config.model.backbone.init_cfg = None
     if args.show_dir:
         show_in(config, args.show_dir)
 

@@ -88,6 +88,10 @@ def main() -> None:
         checkpoint = checkpoint_to_load(config)
         if checkpoint is None:
             check_init_weights(config)
+        elif 'backbone' in config.model:
+            # The checkpoint has all weights; the file that the backbone
+            # once started from may be gone.
+            config.model.backbone.init_cfg = None
         runner = Runner.from_cfg(config)
         if checkpoint:
             check_checkpoint(checkpoint, runner.model, args.config)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -41,7 +42,11 @@ def no_statistics_update(module: nn.Module) -> AbstractContextManager:
     checkpointing: the recomputation must not count the same batch twice,
     but must save the same tensors, the running statistics among them.
     """
-    return _training_norms_with(module, momentum=0.0, num_batches_tracked=None)
+    # SyncBN insists on a counter; a spare one counts the recomputation.
+    spare = torch.tensor(0)
+    return _training_norms_with(
+        module, momentum=0.0, num_batches_tracked=spare
+    )
 
 
 def statistics_for(
