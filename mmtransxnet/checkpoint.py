@@ -59,6 +59,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise ValueError(f'checkpoint {path} is not a file')
+    # mmengine's loader takes back what it allowed for itself, ours with it.
+    allow_training_state()
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     # torch raises almost anything for a broken file.

@@ -29,7 +29,8 @@ class IDConv(nn.Module):
 
     In training with one sample, that mean is one value per channel and has
     no batch statistics. ``proj``'s norm then uses its running statistics
-    for the bias branch and does not update them, as in evaluation.
+    for the bias branch and does not update them, as in evaluation; on a map
+    of one position (images of 32 x 32, last stage) for the kernel's, too.
 
     Args:
         channels: Number of channels c.

@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny import write_configs
 
+from mmtransxnet.checkpoint import read_checkpoint
+
 pytestmark = pytest.mark.distribution
 
 SCRATCH = 'model.backbone.init_cfg=None'
@@ -80,9 +82,7 @@ def test_resume_goes_on(tool, work, configs):
     )
     assert status == 0, log
     assert 'resumed epoch: 2' in log
-    checkpoint = torch.load(
-        work / 'resumed/epoch_3.pth', map_location='cpu', weights_only=True
-    )
+    checkpoint = read_checkpoint(str(work / 'resumed/epoch_3.pth'))
     assert checkpoint['meta']['epoch'] == 3
 
 
