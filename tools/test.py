@@ -1,44 +1,32 @@
 """Evaluate a checkpoint of any model with the metrics of its config."""
 
 import argparse
-import os
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
-from mmengine.runner import Runner
 
 from mmtransxnet.engine import (
     UserError,
+    build_runner,
     check_checkpoint,
-    check_data,
-    load_config,
+    load_run,
     report_user_errors,
+    run_parser,
 )
 
 
 def parse_args() -> argparse.Namespace:
     """Read the usual OpenMMLab flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser = run_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--work-dir', help='logs and metrics; work_dirs/CONFIG if not set'
-    )
     parser.add_argument('--out', help='write all predictions to this .pkl')
     parser.add_argument('--show-dir', help='draw predictions into this folder')
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override the config: key=value, key="[a,b]"',
+        '--tta',
+        action='store_true',
+        help='test-time augmentation: multi-scale and flip, as the config has',
     )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out} must end in .pkl or .pickle')
@@ -46,18 +34,24 @@ def parse_args() -> argparse.Namespace:
 
 
 def apply_flags(config: Config, args: argparse.Namespace) -> None:
-    """Write the flags into the config."""
-    config.launcher = args.launcher
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.work_dir:
-        config.work_dir = args.work_dir
-    config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')
+    """Write the flags of testing into the config."""
     config.load_from = args.checkpoint
     # The weights are all there; what they started from is not needed.
     if 'backbone' in config.model:
         config.model.backbone.init_cfg = None
+    if args.tta:
+        augment(config, args.config)
     if args.show_dir:
         show_in(config, args.show_dir)
+
+
+def augment(config: Config, name: str) -> None:
+    """Test on several versions of each image and merge the results."""
+    missing = {'tta_model', 'tta_pipeline'} - set(config)
+    if missing:
+        raise UserError(f'--tta: {name} has no {" and no ".join(missing)}')
+    config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    config.model = ConfigDict(**config.tta_model, module=config.model)
 
 
 def show_in(config: Config, folder: str) -> None:
@@ -69,6 +63,9 @@ def show_in(config: Config, folder: str) -> None:
         hook.update(draw=True, test_out_dir=str(Path(folder).resolve()))
     elif hook.type == 'VisualizationHook':
         hook.update(enable=True, interval=1, out_dir=folder)
+    elif hook.type == 'SegVisualizationHook':
+        hook.update(draw=True, interval=1)
+        config.visualizer.save_dir = folder
     else:
         raise UserError(f'--show-dir: cannot direct a {hook.type}')
 
@@ -77,11 +74,11 @@ def main() -> None:
     """Check what can be checked in seconds, then evaluate."""
     args = parse_args()
     with report_user_errors():
-        config = load_config(args.config, args.cfg_options)
+        config = load_run(args)
         apply_flags(config, args)
-        check_data(config, ['test'])
-        runner = Runner.from_cfg(config)
-        check_checkpoint(args.checkpoint, runner.model, args.config)
+        runner = build_runner(config, ['test'])
+        model = runner.model.module if args.tta else runner.model
+        check_checkpoint(args.checkpoint, model, args.config)
     if args.out:
         # mmdet's packs masks, which are large.
         scope = config.get('default_scope')

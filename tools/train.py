@@ -2,29 +2,26 @@
 
 import argparse
 import os
-from pathlib import Path
 
-from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 
 from mmtransxnet.engine import (
     UserError,
+    build_runner,
     check_checkpoint,
-    check_data,
     check_init_weights,
     checkpoint_to_load,
-    load_config,
+    load_run,
     report_user_errors,
+    run_parser,
+    use_fsdp,
 )
 
 
 def parse_args() -> argparse.Namespace:
     """Read the usual OpenMMLab flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--work-dir', help='logs and checkpoints; work_dirs/CONFIG if not set'
-    )
+    parser = run_parser(__doc__)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -33,42 +30,40 @@ def parse_args() -> argparse.Namespace:
         'latest one in the work directory',
     )
     parser.add_argument(
-        '--amp', action='store_true', help='train with mixed precision'
+        '--amp',
+        action='store_true',
+        help='train with mixed precision: float16 on a GPU, bfloat16 on a CPU',
+    )
+    parser.add_argument(
+        '--fsdp',
+        action='store_true',
+        help='shard the model over the GPUs (needs a launcher)',
     )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by the batch size of this run',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override the config: key=value, key="[a,b]"',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-    )
-    # torchrun and torch.distributed.launch pass one spelling or the other.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser.parse_args()
 
 
+def was_restarted(config: Config) -> bool:
+    """Whether torchrun started this run again and there is work to go on."""
+    restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'))
+    return restarts > 0 and bool(find_latest_checkpoint(config.work_dir))
+
+
 def apply_flags(config: Config, args: argparse.Namespace) -> None:
-    """Write the flags into the config."""
-    config.launcher = args.launcher
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.work_dir:
-        config.work_dir = args.work_dir
-    config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')
-    if args.resume:
+    """Write the flags of training into the config."""
+    if args.resume or was_restarted(config):
         config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+        config.load_from = (
+            None if args.resume in (None, 'auto') else args.resume
+        )
     if args.amp:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        config.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
+    if args.fsdp:
+        use_fsdp(config)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in config:
             raise UserError(
@@ -82,9 +77,8 @@ def main() -> None:
     """Check what can be checked in seconds, then train."""
     args = parse_args()
     with report_user_errors():
-        config = load_config(args.config, args.cfg_options)
+        config = load_run(args)
         apply_flags(config, args)
-        check_data(config, ['train', 'val'])
         checkpoint = checkpoint_to_load(config)
         if checkpoint is None:
             check_init_weights(config)
@@ -92,7 +86,7 @@ def main() -> None:
             # The checkpoint has all weights; the file that the backbone
             # once started from may be gone.
             config.model.backbone.init_cfg = None
-        runner = Runner.from_cfg(config)
+        runner = build_runner(config, ['train', 'val'])
         if checkpoint:
             check_checkpoint(checkpoint, runner.model, args.config)
     runner.train()

@@ -1,7 +1,15 @@
-"""What mmengine does not have: checks before a run starts."""
+"""What mmengine does not have: checks before a run starts, CPUs, schedules."""
 
 from mmtransxnet.engine.config import load_config
+from mmtransxnet.engine.distributed import use_fsdp
 from mmtransxnet.engine.errors import UserError, report_user_errors
+from mmtransxnet.engine.flags import (
+    build_runner,
+    config_parser,
+    load_run,
+    run_parser,
+)
+from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.preflight import (
     check_checkpoint,
     check_data,
@@ -11,10 +19,16 @@ from mmtransxnet.engine.preflight import (
 
 __all__ = [
     'UserError',
+    'build_runner',
     'check_checkpoint',
     'check_data',
     'check_init_weights',
     'checkpoint_to_load',
+    'config_parser',
+    'inspect_layout',
     'load_config',
+    'load_run',
     'report_user_errors',
+    'run_parser',
+    'use_fsdp',
 ]

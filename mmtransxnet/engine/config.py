@@ -7,6 +7,7 @@ that the object it configures takes.
 
 import difflib
 import inspect
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ _RUNNER_KEYS = (
     'efficient_conv_bn_eval',
     'find_unused_parameters',
     'model_wrapper_cfg',
+    'runner_type',
+    'strategy',
     'sync_bn',
+    'tta_model',
+    'tta_pipeline',
 )
 # Dicts whose keys are names that the user chooses, not arguments.
 _FREE_KEYS = ('custom_keys', 'default_hooks', 'paramwise_cfg')
@@ -65,20 +70,36 @@ _REGISTRIES = (
 )
 
 
-def load_config(path: str, options: Mapping[str, Any] | None = None) -> Config:
+# What our configs take their data root from.
+_ROOT_VARIABLES = ('COCO_ROOT', 'ADE_ROOT', 'IMAGENET_ROOT', 'DIGITS_ROOT')
+
+
+def load_config(
+    path: str,
+    options: Mapping[str, Any] | None = None,
+    data_root: str | None = None,
+) -> Config:
     """Read a config file and merge the options of the command line.
 
     Args:
         path: Config file.
         options: Values by dotted key, as ``--cfg-options`` gives them.
+        data_root: Root of the data set, instead of the environment's.
 
     Raises:
-        UserError: The file is not there, or an option has a key that
-            nothing would read.
+        UserError: The file is not there, an option has a key that nothing
+            would read, or the config does not take a data root.
     """
     if not Path(path).is_file():
         raise UserError(f'config {path} is not a file{_similar_files(path)}')
+    if data_root is not None:
+        os.environ.update(dict.fromkeys(_ROOT_VARIABLES, data_root))
     config = Config.fromfile(path)
+    if data_root is not None and config.get('data_root') != data_root:
+        raise UserError(
+            f'--data-root: {path} does not take its data_root from the '
+            'environment; set data_root in the config'
+        )
     if not options:
         return config
     before = config.to_dict()

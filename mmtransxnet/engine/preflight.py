@@ -1,69 +1,48 @@
 """Checks that cost seconds, before a run that costs hours."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmtransxnet.checkpoint import misfits, read_checkpoint, state_dict_of
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.layout import inspect_layout
 
 
 def check_data(config: Config, splits: Sequence[str]) -> None:
-    """Check that the files and folders a run reads are there.
+    """Check that the data a run reads is laid out as it needs.
 
     Args:
         config: The run.
         splits: Which of ``'train'``, ``'val'``, ``'test'`` it uses.
 
     Raises:
-        UserError: Names what is missing and the remedy, which the config
+        UserError: Names what is wrong and the remedy, which the config
             states as ``data_remedy``.
     """
-    missing: dict[str, None] = {}
+    layouts = inspect_layout(config, splits)
+    problems = [problem for one in layouts for problem in one.problems]
+    for note in (note for one in layouts for note in one.notes):
+        print_log(note, 'current', logging.WARNING)
     for split in splits:
-        loader = config.get(f'{split}_dataloader') or {}
-        for dataset in _datasets(loader.get('dataset')):
-            missing.update(dict.fromkeys(_missing_paths(dataset)))
         for metric in _as_list(config.get(f'{split}_evaluator')):
-            missing.update(dict.fromkeys(_missing_paths(metric)))
-    if missing:
+            path = (metric or {}).get('ann_file')
+            if path and not Path(path).exists():
+                problems.append(f'{path} does not exist')
+    if problems:
         remedy = config.get('data_remedy', 'mend data_root in the config')
-        raise UserError(f'no data at {", ".join(missing)}; {remedy}')
+        told = '; '.join(dict.fromkeys(problems))
+        raise UserError(f'the data is not as needed: {told}. {remedy}')
 
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """The data sets inside any wrappers (repeat, concatenate, ...)."""
-    if not isinstance(dataset, Mapping):
-        return
-    inner = _as_list(dataset.get('dataset')) + _as_list(
-        dataset.get('datasets')
-    )
-    if inner == [None, None]:
-        yield dataset
-    for one in inner:
-        yield from _datasets(one)
-
-
-def _missing_paths(reader: Any) -> list[str]:
-    """Paths that a data set or a metric names and that are not there."""
-    if not isinstance(reader, Mapping):
-        return []
-    root = Path(reader.get('data_root') or '')
-    if not root.is_dir():
-        return [str(root)]
-    prefix = reader.get('data_prefix') or {}
-    names = list(prefix.values() if isinstance(prefix, Mapping) else [prefix])
-    names.append(reader.get('ann_file'))
-    paths = [root / name for name in names if name]
-    return [str(path) for path in paths if not path.exists()]
 
 
 def check_init_weights(config: Config) -> None:

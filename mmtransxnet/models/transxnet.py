@@ -261,9 +261,8 @@ class TransXNet(BaseModule):
             self._position_table(stage, image_size)
             for stage in range(NUM_STAGES)
         )
-        rates = torch.linspace(
-            0, drop_path_rate, sum(self.arch['layers'])
-        ).tolist()
+        last = sum(self.arch['layers']) - 1
+        rates = [drop_path_rate * k / last for k in range(last + 1)]
         # Even positions are stages, odd ones the downsampling in between:
         # the published numbering.
         self.network = nn.ModuleList()

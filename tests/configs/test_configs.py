@@ -1,191 +1,64 @@
 """Every config parses, builds, trains a step and predicts."""
 
 import copy
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-from mmengine.config import Config
+from suite import CONFIGS, build, load
+from inputs import shrink, tiny_batch
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
-
-import mmtransxnet  # noqa: F401
 
 pytestmark = pytest.mark.distribution
 
-CONFIGS = sorted(
-    path.relative_to(ROOT)
-    for path in (ROOT / 'configs').glob('*/*.py')
-    if path.parent.name != '_base_'
-)
-DETECTORS = [path for path in CONFIGS if path.parent.name == 'detection']
+
+def test_there_are_configs_of_all_tasks():
+    count = {}
+    for path in CONFIGS:
+        count[path.parent.name] = count.get(path.parent.name, 0) + 1
+    assert count == {'classification': 5, 'detection': 14, 'segmentation': 8}
 
 
-def names(paths):
-    return [path.stem for path in paths]
+def heads_of(model):
+    """Parts that read the backbone's or the neck's outputs."""
+    names = ('head', 'bbox_head', 'rpn_head', 'decode_head', 'auxiliary_head')
+    return [getattr(model, n) for n in names if getattr(model, n, None)]
 
 
-def load(path: Path) -> Config:
-    config = Config.fromfile(ROOT / path)
-    init_default_scope(config.default_scope)
-    return config
-
-
-def build(config: Config) -> torch.nn.Module:
-    """Build the model without fetching published weights."""
-    model = copy.deepcopy(config.model)
-    model.backbone.init_cfg = None
-    preprocessor = config.get('data_preprocessor')
-    if preprocessor is not None:
-        model.setdefault('data_preprocessor', preprocessor)
-    return MODELS.build(model)
-
-
-def test_there_are_configs():
-    assert len(DETECTORS) == 7
-    assert len(CONFIGS) == 8
-
-
-@pytest.mark.parametrize('path', CONFIGS, ids=names(CONFIGS))
-def test_model_optimizer_and_channels(path):
-    config = load(path)
-    model = build(config)
+def test_model_optimizer_and_channels(config):
+    model = build(config, 'meta')
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     trained = [p for p in model.parameters() if p.requires_grad]
-    grouped = [p for g in wrapper.optimizer.param_groups for p in g['params']]
-    assert len({*map(id, trained)} - {*map(id, grouped)}) == 0
+    groups = wrapper.optimizer.param_groups
+    assert all(group['params'] for group in groups)
+    grouped = [p for group in groups for p in group['params']]
+    assert {*map(id, trained)} == {*map(id, grouped)}
     keys = config.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
     parameters = [name for name, _ in model.named_parameters()]
     for key in keys:
         assert any(key in name for name in parameters), key
-    if hasattr(model.neck, 'in_channels'):
-        assert tuple(model.neck.in_channels) == model.backbone.out_channels
-    else:
-        assert model.head.in_channels == model.backbone.out_channels[-1]
+
+    channels = model.backbone.out_channels
+    if hasattr(model.neck if model.with_neck else None, 'in_channels'):
+        assert tuple(model.neck.in_channels) == channels
+        channels = (model.neck.out_channels,) * model.neck.num_outs
+    for head in heads_of(model):
+        read = head.in_channels
+        index = getattr(head, 'in_index', -1)
+        if isinstance(index, int):
+            assert read == channels[index]
+        else:
+            assert tuple(read) == tuple(channels[i] for i in index)
 
 
-@pytest.mark.parametrize(
-    ('name', 'weight_decay', 'exempt'),
-    [('retinanet', 1e-4, False), ('maskrcnn', 0.05, True)],
-)
-@pytest.mark.parametrize(
-    ('size', 'drop_path'), [('t', 0.1), ('s', 0.2), ('b', 0.3)]
-)
-def test_published_detection_recipe(
-    name, weight_decay, exempt, size, drop_path
-):
-    config = load(Path(f'configs/detection/{name}_transxnet_{size}.py'))
-    optimizer = config.optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.lr) == ('AdamW', 1e-4)
-    assert optimizer.weight_decay == weight_decay
-    assert ('paramwise_cfg' in config.optim_wrapper) == exempt
-    assert config.model.backbone.arch == size
-    assert config.model.backbone.drop_path_rate == drop_path
-    checkpoint = config.model.backbone.init_cfg.checkpoint
-    assert checkpoint.endswith(f'/transx-{size}.pth.tar')
-    assert config.train_dataloader.batch_size == 2
-    assert config.auto_scale_lr.base_batch_size == 16
-    assert config.train_cfg.max_epochs == 12
-    resize = config.train_dataloader.dataset.pipeline[2]
-    assert (resize.type, tuple(resize.scale)) == ('Resize', (1333, 800))
-    assert config.model.data_preprocessor.pad_size_divisor == 32
-
-
-def test_mask_rcnn_decays_all_but_norms():
-    config = load(Path('configs/detection/maskrcnn_transxnet_t.py'))
-    model = build(config)
-    wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    decay = {
-        id(p): group['weight_decay']
-        for group in wrapper.optimizer.param_groups
-        for p in group['params']
-    }
-    for name, parameter in model.named_parameters():
-        expected = 0 if 'norm' in name else 0.05
-        assert decay[id(parameter)] == expected, name
-
-
-def published_rate(iteration: int, per_epoch: int) -> float:
-    """mmcv 1.x: steps at epochs 8 and 11, times the linear warm-up."""
-    epoch = iteration // per_epoch
-    rate = 1e-4 * 0.1 ** ((epoch >= 8) + (epoch >= 11))
-    warmup = 1 - (1 - min(iteration / 500, 1)) * (1 - 0.001)
-    return rate * warmup
-
-
-def test_detection_learning_rate_is_mmcv_1s():
-    from mmengine.registry import PARAM_SCHEDULERS
-
-    config = load(Path('configs/detection/maskrcnn_transxnet_t.py'))
-    per_epoch = 700
-    optimizer = torch.optim.AdamW([torch.zeros(1)], lr=1e-4)
-    schedulers = [
-        PARAM_SCHEDULERS.build(dict(optimizer=optimizer, **scheduler))
-        for scheduler in config.param_scheduler
-    ]
-    rates = []
-    for iteration in range(12 * per_epoch):
-        rates.append(optimizer.param_groups[0]['lr'])
-        for scheduler in schedulers:
-            if not scheduler.by_epoch or (iteration + 1) % per_epoch == 0:
-                scheduler.step()
-    for iteration in (0, 1, 250, 499, 500, 501, 5599, 5600, 7699, 7700, 8399):
-        expected = published_rate(iteration, per_epoch)
-        assert rates[iteration] == pytest.approx(expected, rel=1e-6)
-
-
-def tiny_detection_input(config: Config):
-    """Two images with two instances each."""
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData
-
-    inputs, samples = [], []
-    for _ in range(2):
-        height, width = 64, 96
-        bboxes = torch.tensor([[4.0, 4.0, 40.0, 44.0], [30, 10, 90, 60]])
-        masks = np.zeros((2, height, width), np.uint8)
-        for mask, (x1, y1, x2, y2) in zip(
-            masks, bboxes.int().tolist(), strict=True
-        ):
-            mask[y1:y2, x1:x2] = 1
-        sample = DetDataSample(
-            metainfo=dict(
-                img_shape=(height, width),
-                ori_shape=(height, width),
-                scale_factor=(1.0, 1.0),
-                batch_input_shape=(height, width),
-            )
-        )
-        sample.gt_instances = InstanceData(
-            bboxes=bboxes,
-            labels=torch.tensor([1, 3]),
-            masks=BitmapMasks(masks, height, width),
-        )
-        inputs.append(torch.randint(0, 256, (3, height, width)).byte())
-        samples.append(sample)
-    return dict(inputs=inputs, data_samples=samples)
-
-
-def shrink(config: Config) -> None:
-    """Fewer proposals and regions: heads are slow on a CPU."""
-    train = config.model.train_cfg
-    if 'rpn_proposal' in train:
-        train.rpn_proposal.update(nms_pre=64, max_per_img=16)
-        train.rcnn.sampler.num = 8
-    config.model.backbone.image_size = 64
-
-
-def train_a_step(model: torch.nn.Module, config: Config, data: dict) -> None:
+def step(model, wrapper, data):
     """One step by hand, since the Runner's clears the gradients."""
-    wrapper = build_optim_wrapper(model, config.optim_wrapper)
     model.train()
-    losses = model(**model.data_preprocessor(data, True), mode='loss')
-    loss, values = model.parse_losses(losses)
+    with wrapper.optim_context(model):
+        losses = model(**model.data_preprocessor(data, True), mode='loss')
+        loss, values = model.parse_losses(losses)
     assert all(value.isfinite().all() for value in values.values())
-    loss.backward()
+    wrapper.backward(loss)
     before = [p.detach().clone() for p in model.parameters()]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f'{name} is not used'
@@ -198,30 +71,52 @@ def train_a_step(model: torch.nn.Module, config: Config, data: dict) -> None:
     assert sum(moved) > 0.9 * len(moved)
 
 
-@pytest.mark.parametrize('path', DETECTORS, ids=names(DETECTORS))
-def test_detector_trains_a_step_and_predicts(path):
-    config = load(path)
-    shrink(config)
-    model = build(config)
-    train_a_step(model, config, tiny_detection_input(config))
+def predict(model, config):
+    """Two predictions that look like predictions."""
     model.eval()
     with torch.no_grad():
-        results = model.test_step(tiny_detection_input(config))
+        results = model.test_step(tiny_batch(config))
     assert len(results) == 2
-    assert all(r.pred_instances.bboxes.size(1) == 4 for r in results)
+    for result in results:
+        if config.default_scope == 'mmdet':
+            assert result.pred_instances.bboxes.size(1) == 4
+        elif config.default_scope == 'mmseg':
+            assert result.pred_sem_seg.shape == (64, 96)
+        else:
+            classes = config.model.head.num_classes
+            assert result.pred_score.shape == (classes,)
 
 
-def test_classifier_trains_a_step_and_predicts():
-    from mmpretrain.structures import DataSample
+def test_trains_a_step_and_predicts(config):
+    shrink(config)
+    model = revert_sync_batchnorm(build(config))
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    step(model, wrapper, tiny_batch(config))
+    predict(model, config)
 
-    config = load(Path('configs/classification/transxnet_t_digits.py'))
-    model = build(config)
-    data = dict(
-        inputs=[torch.randint(0, 256, (3, 64, 64)).byte() for _ in range(2)],
-        data_samples=[DataSample().set_gt_label(i) for i in (3, 7)],
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'classification/transxnet_t_digits',
+        'detection/maskrcnn_transxnet_t_digits',
+        'detection/retinanet_transxnet_t_digits',
+        'segmentation/upernet_transxnet_t_digits',
+    ],
+)
+def test_trains_a_step_in_mixed_precision_on_a_cpu(name):
+    """Convolutions compute in bfloat16; weights and steps are float32."""
+    config = load(f'configs/{name}.py')
+    shrink(config)
+    config.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
+    model = revert_sync_batchnorm(build(config))
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    seen = []
+    model.backbone.network[0][0].mlp.fc1[0].register_forward_hook(
+        lambda _, __, out: seen.append(out.dtype)
     )
-    train_a_step(model, config, copy.deepcopy(data))
-    model.eval()
-    with torch.no_grad():
-        results = model.test_step(data)
-    assert [tuple(r.pred_score.shape) for r in results] == [(10,), (10,)]
+    step(model, wrapper, tiny_batch(config))
+    assert seen == [torch.bfloat16]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    state = copy.deepcopy(wrapper.state_dict())
+    wrapper.load_state_dict(state)

@@ -1,0 +1,12 @@
+_base_ = [
+    '../_base_/models/sfpn_transxnet.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/sfpn_80k.py',
+    '../_base_/runtime/segmentation.py',
+]
+
+model = dict(
+    backbone=dict(
+        init_cfg=dict(
+            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-t.pth.tar'  # noqa: E501
+        )))

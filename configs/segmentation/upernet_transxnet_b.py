@@ -1,0 +1,11 @@
+_base_ = './upernet_transxnet_t.py'
+
+model = dict(
+    backbone=dict(
+        arch='b',
+        drop_path_rate=0.3,
+        init_cfg=dict(
+            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-b.pth.tar'  # noqa: E501
+        )),
+    decode_head=dict(in_channels=[76, 152, 336, 672]),
+    auxiliary_head=dict(in_channels=336))

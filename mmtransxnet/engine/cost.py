@@ -1,0 +1,86 @@
+"""Parameters and multiply-adds of the models of all three tasks.
+
+Counted by ``torch.utils.flop_counter`` on the meta device: shapes are
+computed, values are not, so the largest detector takes seconds.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_PROPOSALS = 1000
+"""Regions that pass through a box head, as mmdet has always counted."""
+
+_MASKS = 100
+"""Regions that pass through a mask head, likewise."""
+
+
+def build_on_meta(config: Config) -> nn.Module:
+    """Build the model of a config without memory for its parameters."""
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    model = copy.deepcopy(config.model)
+    if 'backbone' in model:
+        model.backbone.init_cfg = None
+    if config.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    with torch.device('meta'):
+        return MODELS.build(model).eval()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters of a model."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_macs(model: nn.Module, height: int, width: int) -> int:
+    """Multiply-adds of one image's way through a model on the meta device.
+
+    Convolutions, matrix products and attention are counted. The heads of a
+    two-stage detector see 1000 boxes and 100 masks.
+
+    Args:
+        model: What :func:`build_on_meta` returned.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+    """
+    image = torch.zeros(1, 3, height, width, device='meta')
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        if hasattr(model, 'roi_head'):
+            _run_two_stages(model, image)
+        else:
+            model(image, mode='tensor')
+    return counter.get_total_flops() // 2
+
+
+def _run_two_stages(model: Any, image: Tensor) -> None:
+    """Run all heads; what proposals there are depends on values."""
+    model.rpn_head(model.extract_feat(image))
+    heads = model.roi_head
+    for extractor, head in _pairs(heads.bbox_roi_extractor, heads.bbox_head):
+        head(_regions(extractor, _PROPOSALS))
+    if heads.with_mask:
+        for extractor, head in _pairs(
+            heads.mask_roi_extractor, heads.mask_head
+        ):
+            head(_regions(extractor, _MASKS))
+
+
+def _pairs(extractors: Any, heads: Any) -> Iterator[tuple[Any, Any]]:
+    """Extractors and heads of the stages of a cascade, or of the one."""
+    if isinstance(heads, nn.ModuleList):
+        yield from zip(extractors, heads, strict=True)
+    else:
+        yield extractors, heads
+
+
+def _regions(extractor: Any, count: int) -> Tensor:
+    height, width = extractor.roi_layers[0].output_size
+    shape = (count, extractor.out_channels, height, width)
+    return torch.zeros(shape, device='meta')

@@ -1,0 +1,82 @@
+"""The flags that all tools share, and what they do to the config."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmtransxnet.engine.config import load_config
+from mmtransxnet.engine.distributed import is_first_process, prepare_launch
+from mmtransxnet.engine.preflight import check_data
+
+
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every tool takes that reads a config."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--data-root',
+        help='where the data is; instead of COCO_ROOT, ADE_ROOT, '
+        'IMAGENET_ROOT or DIGITS_ROOT in the environment',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override the config: key=value, key="[a,b]"',
+    )
+    return parser
+
+
+def run_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every tool takes that starts a Runner."""
+    parser = config_parser(description)
+    parser.add_argument(
+        '--work-dir', help='logs and checkpoints; work_dirs/CONFIG if not set'
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+    )
+    # torchrun and torch.distributed.launch pass one spelling or the other.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def load_run(args: argparse.Namespace) -> Config:
+    """Read the config of a run with the shared flags in it.
+
+    Raises:
+        UserError: As :func:`load_config`.
+    """
+    config = load_config(args.config, args.cfg_options, args.data_root)
+    config.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')
+    return config
+
+
+def build_runner(config: Config, splits: Sequence[str]) -> Runner:
+    """Check the data, join the other processes and build the Runner.
+
+    Args:
+        config: The run.
+        splits: The splits it reads, out of ``'train'``, ``'val'``,
+            ``'test'``.
+
+    Raises:
+        UserError: As :func:`check_data` and :func:`prepare_launch`.
+    """
+    if is_first_process():  # the others would find the same
+        check_data(config, splits)
+    prepare_launch(config)
+    if 'runner_type' in config:
+        return RUNNERS.build(config)
+    return Runner.from_cfg(config)

@@ -1,0 +1,46 @@
+"""Print parameters and multiply-adds of the model of any config."""
+
+from rich.console import Console
+from rich.table import Table
+
+from mmtransxnet.engine import config_parser, load_config, report_user_errors
+from mmtransxnet.engine.cost import (
+    build_on_meta,
+    count_macs,
+    count_parameters,
+)
+
+
+def main() -> None:
+    """Build the model without memory and count."""
+    parser = config_parser(__doc__)
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        default=[224, 224],
+        metavar='PIXELS',
+        help='height and width of the image, or one number for both',
+    )
+    args = parser.parse_args()
+    if len(args.shape) > 2 or min(args.shape) < 1:
+        parser.error('--shape takes one or two positive numbers')
+    height, width = args.shape[0], args.shape[-1]
+    with report_user_errors():
+        config = load_config(args.config, args.cfg_options, args.data_root)
+    model = build_on_meta(config)
+    table = Table(title=f'{args.config}, {height} x {width}')
+    table.add_column('part')
+    table.add_column('parameters', justify='right')
+    for name, part in model.named_children():
+        parameters = count_parameters(part)
+        if parameters:
+            table.add_row(name, f'{parameters / 1e6:.2f} M')
+    table.add_section()
+    table.add_row('all', f'{count_parameters(model) / 1e6:.2f} M')
+    Console().print(table)
+    Console().print(f'{count_macs(model, height, width) / 1e9:.2f} GMACs')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Train with several processes, a GPU each (without a GPU: on CPUs, by gloo).
+#
+#     tools/dist_train.sh CONFIG GPUS [flags of train.py]
+#
+# On every one of several machines: NNODES, NODE_RANK and MASTER_ADDR (PORT).
+# MAX_RESTARTS (0): how often torchrun starts all processes again when one has
+# died; they resume from the latest checkpoint.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    sed -n 's/^# \{0,1\}//p' "$0" | sed 1d >&2
+    exit 2
+fi
+tools=$(cd "$(dirname "$0")" && pwd)
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes "${NNODES:-1}" \
+    --node-rank "${NODE_RANK:-0}" \
+    --master-addr "${MASTER_ADDR:-127.0.0.1}" \
+    --master-port "${PORT:-29500}" \
+    --nproc-per-node "$2" \
+    --max-restarts "${MAX_RESTARTS:-0}" \
+    "$tools/train.py" "$1" --launcher pytorch "${@:3}"

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Evaluate on a Slurm cluster.
+#
+#     tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [flags of test.py]
+#
+# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (8), SRUN_ARGS, PORT.
+set -euo pipefail
+if [ $# -lt 4 ]; then
+    sed -n 's/^# \{0,1\}//p' "$0" | sed 1d >&2
+    exit 2
+fi
+tools=$(cd "$(dirname "$0")" && pwd)
+gpus=${GPUS:-8}
+per_node=${GPUS_PER_NODE:-8}
+if [ "$gpus" -lt "$per_node" ]; then per_node=$gpus; fi
+# The first node of the job is the master: known only inside it.
+export MASTER_PORT=${PORT:-29500}
+# shellcheck disable=SC2086,SC2016
+exec srun \
+    --partition "$1" \
+    --job-name "$2" \
+    --gres "gpu:$per_node" \
+    --ntasks "$gpus" \
+    --ntasks-per-node "$per_node" \
+    --cpus-per-task "${CPUS_PER_TASK:-8}" \
+    --kill-on-bad-exit=1 \
+    ${SRUN_ARGS:-} \
+    bash -c '
+        export MASTER_ADDR=$(scontrol show hostname "$SLURM_NODELIST" | head -n 1)
+        exec "${PYTHON:-python}" "$@"' \
+    bash "$tools/test.py" "$3" "$4" --launcher slurm "${@:5}"

@@ -1,0 +1,107 @@
+"""Write the tables of the READMEs from the metafiles.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a
+folder of configs/, or `digits`.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r'(<!-- table: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
+PAGES = [
+    'README.md',
+    *(
+        f'configs/{task}/README.md'
+        for task in ('classification', 'detection', 'segmentation')
+    ),
+]
+
+
+def models_of(name: str) -> list[dict[str, Any]]:
+    """The models of a metafile."""
+    path = f'configs/{name}/metafile.yml'
+    if name == 'digits':
+        path = 'configs/metafile_digits.yml'
+    return yaml.safe_load((ROOT / path).read_text())['Models']
+
+
+def metrics_of(model: dict[str, Any]) -> dict[str, float]:
+    """All results of a model by name."""
+    return {
+        name: value
+        for result in model.get('Results', [])
+        for name, value in result['Metrics'].items()
+    }
+
+
+def table(name: str, page: Path) -> str:
+    """A metafile as a markdown table, with links from a page."""
+    models = models_of(name)
+    metrics = list(dict.fromkeys(m for one in models for m in metrics_of(one)))
+    digits = name == 'digits'
+    columns = ['config', *metrics]
+    columns += ['training'] if digits else ['params', 'GMACs', 'at', 'weights']
+    rows = [columns, ['---'] * len(columns)]
+    for model in models:
+        results = metrics_of(model)
+        row = [link(model['Name'], model['Config'], page)]
+        row += [str(results.get(metric, '')) for metric in metrics]
+        rows.append(row + (minutes(model) if digits else costs(model)))
+    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+
+
+def link(name: str, target: str, page: Path) -> str:
+    """A link to a file of the repository."""
+    up = '../' * (len(page.relative_to(ROOT).parts) - 1)
+    return f'[{name}]({up}{target})'
+
+
+def minutes(model: dict[str, Any]) -> list[str]:
+    """The wall time of a training."""
+    return [f'{model["Metadata"]["Training Minutes"]} min']
+
+
+def costs(model: dict[str, Any]) -> list[str]:
+    """Parameters, multiply-adds, input size and weights of a model."""
+    metadata = model['Metadata']
+    weights = model.get('Weights')
+    height, width = metadata['Input Size']
+    return [
+        f'{metadata["Parameters"] / 1e6:.1f} M',
+        f'{metadata["FLOPs"] / 1e9:.1f}',
+        f'{height} x {width}',
+        f'[authors]({weights})' if weights else '',
+    ]
+
+
+def main() -> None:
+    """Rewrite the pages, or say that they are stale."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--check', action='store_true', help='change nothing, fail if stale'
+    )
+    args = parser.parse_args()
+    stale = []
+    for page in (ROOT / name for name in PAGES):
+        text = page.read_text()
+        new = MARKED.sub(
+            lambda m, page=page: m[1] + '\n' + table(m[2], page) + '\n' + m[3],
+            text,
+        )
+        if new != text:
+            stale.append(str(page.relative_to(ROOT)))
+            if not args.check:
+                page.write_text(new)
+    if stale and args.check:
+        sys.exit(f'stale tables, run `make tables`: {", ".join(stale)}')
+    print('written:' if stale else 'up to date', *stale)
+
+
+if __name__ == '__main__':
+    main()
