@@ -10,7 +10,6 @@ from mmtransxnet.engine import (
     UserError,
     build_runner,
     check_checkpoint,
-    check_init_weights,
     checkpoint_to_load,
     load_run,
     report_user_errors,
@@ -80,9 +79,7 @@ def main() -> None:
         config = load_run(args)
         apply_flags(config, args)
         checkpoint = checkpoint_to_load(config)
-        if checkpoint is None:
-            check_init_weights(config)
-        elif 'backbone' in config.model:
+        if checkpoint and 'backbone' in config.model:
             # The checkpoint has all weights; the file that the backbone
             # once started from may be gone.
             config.model.backbone.init_cfg = None

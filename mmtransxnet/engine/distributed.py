@@ -4,6 +4,7 @@ mmengine's Runner does the rest: data parallelism on GPUs needs nothing here.
 """
 
 import os
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -35,13 +36,18 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
     Args:
         module: The model.
+        device_ids: The number that the Runner hands over; not used.
         broadcast_buffers: Whether to copy buffers from the first process
             before each forward pass.
         **kwargs: See torch's ``DistributedDataParallel``.
     """
 
     def __init__(
-        self, module: nn.Module, broadcast_buffers: bool = False, **kwargs
+        self,
+        module: nn.Module,
+        device_ids: list[int] | None = None,
+        broadcast_buffers: bool = False,
+        **kwargs: Any,
     ) -> None:
         module = revert_sync_batchnorm(module)
         super().__init__(module, broadcast_buffers=broadcast_buffers, **kwargs)
