@@ -5,6 +5,7 @@ import os
 
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
+from torch import nn
 
 from mmtransxnet.engine import (
     UserError,
@@ -16,6 +17,7 @@ from mmtransxnet.engine import (
     run_parser,
     use_fsdp,
 )
+from mmtransxnet.engine.cost import build_on_meta
 
 
 def parse_args() -> argparse.Namespace:
@@ -85,7 +87,10 @@ def main() -> None:
             config.model.backbone.init_cfg = None
         runner = build_runner(config, ['train', 'val'])
         if checkpoint:
-            check_checkpoint(checkpoint, runner.model, args.config)
+            model = runner.model
+            if not isinstance(model, nn.Module):  # sharded: not built yet
+                model = build_on_meta(config)
+            check_checkpoint(checkpoint, model, args.config)
     runner.train()
 
 

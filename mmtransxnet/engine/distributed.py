@@ -26,6 +26,9 @@ _LAUNCHER_VARIABLES = {
     ),
 }
 
+# Optimizer wrappers whose loss scaling must know that gradients are sharded.
+_MIXED_PRECISION = ('AmpOptimWrapper', 'MixedPrecisionOptimWrapper')
+
 
 @MODEL_WRAPPERS.register_module()
 class CPUDistributedDataParallel(MMDistributedDataParallel):
@@ -145,5 +148,5 @@ def fsdp_config(config: Config) -> None:
             auto_wrap_policy=dict(type='transxnet_wrap_policy'),
         ),
     )
-    if 'Amp' in config.optim_wrapper.type:
+    if config.optim_wrapper.type in _MIXED_PRECISION:
         config.optim_wrapper.use_fsdp = True
