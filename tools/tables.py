@@ -72,11 +72,10 @@ def costs(model: dict[str, Any]) -> list[str]:
     """Parameters, multiply-adds, input size and weights of a model."""
     metadata = model['Metadata']
     weights = model.get('Weights')
-    height, width = metadata['Input Size']
     return [
         f'{metadata["Parameters"] / 1e6:.1f} M',
         f'{metadata["FLOPs"] / 1e9:.1f}',
-        f'{height} x {width}',
+        metadata['Input Size'],
         f'[authors]({weights})' if weights else '',
     ]
 
