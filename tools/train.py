@@ -88,7 +88,9 @@ def main() -> None:
             config.model.backbone.init_cfg = None
         runner = build_runner(config, ['train', 'val'])
         if checkpoint:
-            check_checkpoint(checkpoint, runner.model, args.config)
+            # What is resumed is the same model.
+            allow = [] if config.resume else config.get('load_allow', [])
+            check_checkpoint(checkpoint, runner.model, args.config, allow)
     runner.train()
 
 
