@@ -47,6 +47,7 @@ _ALLOWED: tuple[Any, ...] = (
     # The history of losses in the Runner's own files.
     HistoryBuffer,
     (_statistic, 'builtins.getattr'),
+    bytes,  # of an empty array
     np.ndarray,
     np.dtype,
     *dict.fromkeys(type(np.dtype(name)) for name in _NUMBERS),
@@ -152,10 +153,12 @@ def _reason(error: Exception) -> str:
         if 'nsupported' in line or 'not allowed' in line or 'must not' in line
     ]
     if refused and not isinstance(error, SafetensorError):
+        # Without torch's advice to allow it.
+        what = refused[0].partition('. Please use')[0]
         return (
-            f'refused, since nothing but weights and training state is '
-            f'loaded ({refused[0]}). A file that asks for more could run '
-            'anything on this machine'
+            'refused, since nothing but weights and training state is loaded '
+            f'({what}). A file that asks for more could run anything on this '
+            'machine'
         )
     return (
         f'it is damaged, cut short or no checkpoint ({lines[0].strip()}). '

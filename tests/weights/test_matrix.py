@@ -4,10 +4,13 @@ docs/weights.md shows the matrix.
 """
 
 import copy
+import json
 
 import pytest
 import torch
-from helpers import MICRO, official_keys
+from helpers import DATA, MICRO, ROOT, official_keys
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from published import (
     DENSE,
@@ -157,10 +160,6 @@ def test_size_t_starts_the_published_detectors(size_t, monkeypatch):
     """By the config as it stands: transxnet://t."""
     path, state = size_t
     monkeypatch.setenv('TRANSXNET_WEIGHTS', path.rpartition('/')[0])
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, init_default_scope
-    from helpers import ROOT
-
     config = Config.fromfile(ROOT / f'configs/{DENSE["retinanet"]}.py')
     init_default_scope(config.default_scope)
     model = MODELS.build(config.model)
@@ -169,10 +168,6 @@ def test_size_t_starts_the_published_detectors(size_t, monkeypatch):
 
 
 def test_size_t_fills_the_classifier_of_the_config(size_t):
-    from mmengine.config import Config
-    from mmengine.registry import MODELS, init_default_scope
-    from helpers import ROOT
-
     path, state = size_t
     config = Config.fromfile(ROOT / 'configs/classification/transxnet_t.py')
     init_default_scope(config.default_scope)
@@ -182,14 +177,27 @@ def test_size_t_fills_the_classifier_of_the_config(size_t):
 
 
 # -------------------------------------------------- dense checkpoints
+@pytest.mark.parametrize('kind', DENSE)
+def test_heads_have_the_names_of_the_published_ones(kind):
+    """data/dense_keys.json: as mmdet 2.28.2 and mmseg 0.30.0 built them."""
+    config = Config.fromfile(ROOT / f'configs/{DENSE[kind]}.py')
+    init_default_scope(config.default_scope)
+    with torch.device('meta'):
+        model = MODELS.build({**config.model, 'init_cfg': None})
+    own = {
+        name: list(value.shape)
+        for name, value in model.state_dict().items()
+        if not name.startswith('backbone.')
+    }
+    assert own == json.loads((DATA / 'dense_keys.json').read_text())[kind]
+
+
 @pytest.fixture(params=DENSE)
 def dense(request, tmp_path):
     """A published dense file, its weights and the config's name."""
     model = build(DENSE[request.param])
     state = {
-        name: torch.randn_like(value)
-        if value.is_floating_point()
-        else value
+        name: torch.randn_like(value) if value.is_floating_point() else value
         for name, value in model.state_dict().items()
     }
     # The published backbones have a norm on all four outputs, RetinaNet's
