@@ -16,8 +16,9 @@ from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
 from mmtransxnet.engine.distributed import is_first_process
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.layout import inspect_layout
+from mmtransxnet.fit import fit
 from mmtransxnet.loaders import LOCATED, path_of
-from mmtransxnet.weights import fit, plan
+from mmtransxnet.weights import plan
 
 
 def check_data(config: Config, splits: Sequence[str]) -> None:

@@ -21,17 +21,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmtransxnet.checkpoint import named
+from mmtransxnet.fit import drop_unused_norms, rename_classifier
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 from mmtransxnet.models.batch_norm import no_statistics_update, statistics_for
 from mmtransxnet.models.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.position import resize_position_table
 from mmtransxnet.models.token_mixer import DMixer, IDConv
-from mmtransxnet.weights import (
-    drop_unused_norms,
-    load_weights,
-    rename_classifier,
-)
+from mmtransxnet.weights import load_weights
 
 MIN_SIZE = (
     32  # pixels; below, the last stage would have no position of its own

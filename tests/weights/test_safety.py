@@ -106,7 +106,7 @@ def test_the_intruder_would_run(malicious, trace):
 def test_getattr_reaches_nothing_but_statistics(tmp_path):
     path = tmp_path / 'bad.pth'
     torch.save(dict(args=Call(getattr, HistoryBuffer, '__init__')), path)
-    with pytest.raises(ValueError, match='refused.*must not ask for'):
+    with pytest.raises(ValueError, match='must not ask for'):
         read_checkpoint(path)
 
 
