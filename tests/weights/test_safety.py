@@ -275,3 +275,11 @@ def test_a_classifier_does_not_become_a_detector(files):
     model = build('detection/retinanet_transxnet_t')
     with pytest.raises(ValueError, match=r'start from it by model\.backbone'):
         load_weights(model, files['bare'])
+
+
+def test_a_detector_does_not_become_a_classifier(tmp_path):
+    detector = build('detection/retinanet_transxnet_t')
+    torch.save(detector.state_dict(), tmp_path / 'detector.pth')
+    message = r'missing: .*head\.fc\.weight.*unexpected: neck'
+    with pytest.raises(ValueError, match=message):
+        load_weights(classifier(), str(tmp_path / 'detector.pth'))
