@@ -8,7 +8,7 @@ the names of the published classifier.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch.nn.functional as F
 from mmengine.model import trunc_normal_init
@@ -104,7 +104,7 @@ class TimmTransXNet(TransXNet):
     @property
     def global_pool(self) -> str:
         """Name of the pooling, empty for none."""
-        return self.classifier[1].pool_type
+        return str(self.classifier[1].pool_type)
 
     def get_classifier(self) -> nn.Module:
         """The classifying layer."""
@@ -124,7 +124,8 @@ class TimmTransXNet(TransXNet):
             self.classifier[1] = SelectAdaptivePool2d(pool_type=global_pool)
         layer: nn.Module = nn.Identity()
         if num_classes > 0:
-            channels = self.num_features * self.classifier[1].feat_mult()
+            pool = cast(SelectAdaptivePool2d, self.classifier[1])
+            channels = self.num_features * pool.feat_mult()
             place = get_device_dtype(self)
             layer = nn.Conv2d(channels, num_classes, 1, **place)
             trunc_normal_init(layer, std=0.02)
