@@ -13,7 +13,6 @@ from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.preflight import (
     check_checkpoint,
     check_data,
-    check_init_weights,
     checkpoint_to_load,
 )
 
@@ -22,7 +21,6 @@ __all__ = [
     'build_runner',
     'check_checkpoint',
     'check_data',
-    'check_init_weights',
     'checkpoint_to_load',
     'config_parser',
     'inspect_layout',
