@@ -14,6 +14,7 @@ from mmtransxnet.benchmark.rows import Row
 from mmtransxnet.checkpoint import read_checkpoint
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.preflight import check_data
 
 
@@ -94,14 +95,18 @@ def parse_options(options: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _data_problem(config: Config, looked: dict[str, str]) -> str:
-    """What is wrong with the data; each set is looked at once."""
+    """What is wrong with the data; each set is looked at once.
+
+    A part of a published set is enough to run, not to compare.
+    """
     dataset = dict(config.test_dataloader.dataset)
     dataset.pop('pipeline', None)
     key = repr((dataset, config.get('test_evaluator')))
     if key not in looked:
         try:
             check_data(config, ['test'])
-            looked[key] = ''
+            layouts = inspect_layout(config, ['test'])
+            looked[key] = '; '.join(n for one in layouts for n in one.notes)
         except UserError as error:
             looked[key] = str(error)
     return looked[key]

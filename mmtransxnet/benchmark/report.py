@@ -30,15 +30,17 @@ def write_report(
     counts = Counter(outcome.state for outcome in outcomes)
     told = ', '.join(f'{count} {state}' for state, count in counts.items())
     lines = [line for pair in pairs for line in _lines(*pair)]
-    reasons = [
-        f'- {row.name}: {outcome.reason}\n'
-        for row, outcome in pairs
-        if outcome.reason
-    ]
+    reasons: dict[str, list[str]] = {}
+    for row, outcome in pairs:
+        if outcome.reason:
+            reasons.setdefault(outcome.reason, []).append(row.name)
     text = f'# Reproduction of published figures\n\n{told}.\n\n'
     text += _HEADER + ''.join(lines)
     if reasons:
-        text += '\n## Why\n\n' + ''.join(reasons)
+        text += '\n## Why\n\n' + ''.join(
+            f'- {", ".join(names)}: {reason}\n'
+            for reason, names in reasons.items()
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'report.md').write_text(text)
     content = {

@@ -246,6 +246,18 @@ def test_missing_data_is_told_before_the_weights(
     assert 'build_digits.py' in checked.reason
 
 
+def test_a_part_of_a_published_set_is_not_enough(
+    digits_row, data, tmp_path, monkeypatch
+):
+    published = {('CustomDataset', 'val'): 50_000}
+    monkeypatch.setattr(
+        'mmtransxnet.engine.layout._PUBLISHED_COUNTS', published
+    )
+    (checked,) = check_rows([digits_row], tmp_path, [])
+    assert checked.state == 'no data'
+    assert 'of 50000' in checked.reason
+
+
 def test_weights(digits_row, data, tmp_path):
     def check(**changes):
         return check_rows([digits_row], tmp_path, changes.get('options', []))[
@@ -295,15 +307,21 @@ def test_report(tmp_path):
     done = Outcome(row.name, 'differs', measured, minutes=1.25)
     absent = Outcome('other', 'no data', reason='COCO is not there')
     empty = Row('other', 'detection', CONFIG)
-    write_report([row, empty], [done, absent], tmp_path / 'out')
+    again = Row('third', 'detection', CONFIG)
+    outcomes = [
+        done,
+        absent,
+        Outcome('third', 'no data', reason=absent.reason),
+    ]
+    write_report([row, empty, again], outcomes, tmp_path / 'out')
     text = (tmp_path / 'out/report.md').read_text()
-    assert '1 differs, 1 no data' in text
+    assert '1 differs, 2 no data' in text
     name = row.name
     assert f'| {name} | box AP | 44.5 | 44.52 | +0.02 | 0.1 |' in text
     assert f'| {name} | mask AP | 40.7 | 40.31 | -0.39 | 0.1 |' in text
-    assert '- other: COCO is not there' in text
+    assert '- other, third: COCO is not there' in text
     content = json.loads((tmp_path / 'out/report.json').read_text())
-    assert content['counts'] == {'differs': 1, 'no data': 1}
+    assert content['counts'] == {'differs': 1, 'no data': 2}
     assert content['rows'][0]['measured'] == measured
     assert content['rows'][0]['figures'] == dict(row.figures)
 

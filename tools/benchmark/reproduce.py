@@ -148,7 +148,7 @@ def reproduce(
     """Check all rows, evaluate what can be; whether all came out."""
     checked = check_rows(rows, checkpoints, launch.options)
     for one in checked:
-        CONSOLE.print(f'{one.row.name}: {one.state}', one.reason)
+        CONSOLE.print(f'{one.row.name}: {one.state}')
     earlier = load_outcomes(out)
     outcomes = [Outcome(row.name, 'not yet evaluated') for row in rows]
     for index, one in enumerate(checked):
