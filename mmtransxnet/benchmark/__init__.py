@@ -8,7 +8,13 @@ from mmtransxnet.benchmark.commands import (
 )
 from mmtransxnet.benchmark.report import write_report
 from mmtransxnet.benchmark.rows import METRICS, Row, read_rows, select_rows
-from mmtransxnet.benchmark.runs import Outcome, evaluate, load_outcomes
+from mmtransxnet.benchmark.runs import (
+    Outcome,
+    evaluate,
+    judge,
+    load_outcomes,
+    still_holds,
+)
 
 __all__ = [
     'METRICS',
@@ -19,9 +25,11 @@ __all__ = [
     'check_rows',
     'evaluate',
     'evaluation_command',
+    'judge',
     'load_outcomes',
     'read_rows',
     'select_rows',
+    'still_holds',
     'training_command',
     'write_report',
 ]

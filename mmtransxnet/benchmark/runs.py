@@ -47,6 +47,17 @@ def load_outcomes(folder: Path) -> dict[str, Outcome]:
     return outcomes
 
 
+def still_holds(earlier: Outcome, checked: Checked) -> bool:
+    """Whether an earlier outcome is of this config and these weights.
+
+    Figures that were published since are not in it.
+    """
+    return (
+        earlier.identity == checked.identity
+        and earlier.measured.keys() >= checked.row.figures.keys()
+    )
+
+
 def evaluate(
     checked: Checked, launch: Launch, root: Path, folder: Path
 ) -> Outcome:

@@ -10,18 +10,21 @@ from helpers import ROOT
 from mmengine.config import Config
 
 from mmtransxnet.benchmark import (
+    Checked,
     Launch,
     Outcome,
     Row,
     check_rows,
     evaluation_command,
+    judge,
     load_outcomes,
     read_rows,
     select_rows,
+    still_holds,
     training_command,
     write_report,
 )
-from mmtransxnet.benchmark.runs import _take_metrics, judge
+from mmtransxnet.benchmark.runs import _take_metrics
 from mmtransxnet.engine import UserError
 
 CONFIG = 'configs/detection/maskrcnn_transxnet_t.py'
@@ -324,6 +327,21 @@ def test_report(tmp_path):
     assert content['counts'] == {'differs': 1, 'no data': 2}
     assert content['rows'][0]['measured'] == measured
     assert content['rows'][0]['figures'] == dict(row.figures)
+
+
+def test_what_need_not_be_evaluated_again():
+    row = Row('a', 'b', CONFIG, figures={'mIoU': 45.5})
+    checked = Checked(row, 'w.pth', identity='1')
+    measured = {'mIoU': 45.5, 'aAcc': 80.0}
+    assert still_holds(
+        Outcome('a', 'differs', measured, identity='1'), checked
+    )
+    for other in (
+        Outcome('a', 'differs', measured, identity='2'),
+        Outcome('a', 'failed', identity='1'),
+        Outcome('a', 'reproduced', {'aAcc': 80.0}, identity='1'),
+    ):
+        assert not still_holds(other, checked)
 
 
 def test_outcomes_are_found_again(tmp_path):

@@ -22,14 +22,15 @@ from mmtransxnet.benchmark import (
     Row,
     check_rows,
     evaluate,
+    judge,
     load_outcomes,
     read_rows,
     select_rows,
+    still_holds,
     training_command,
     write_report,
 )
 from mmtransxnet.benchmark.commands import published_gpus
-from mmtransxnet.benchmark.runs import judge
 from mmtransxnet.engine import UserError, load_config, report_user_errors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,8 +135,7 @@ def outcome_of(
     row = checked.row
     if checked.state != 'ready':
         return Outcome(row.name, checked.state, reason=checked.reason)
-    done = earlier is not None and earlier.identity == checked.identity
-    if earlier and done and earlier.measured:
+    if earlier and still_holds(earlier, checked):
         judge(earlier, row)  # the figures may have been corrected since
         return earlier
     CONSOLE.print(f'evaluating {row.name}, see {out / row.name}/output.log')
