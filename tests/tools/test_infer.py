@@ -185,6 +185,13 @@ def test_what_is_not_there_is_told(models, tmp_path):
     assert 'camera 99 cannot be opened' in results[2].error
 
 
+def test_equal_names_keep_their_folders(models, pictures, tmp_path):
+    named = [pictures / name for name in ('a/x.png', 'b/x.png')]
+    out = tmp_path / 'out'
+    drawings = [r.drawing for r in models['classifier'](named, out)]
+    assert drawings == [out / 'a/x.png', out / 'b/x.png']
+
+
 def test_equal_names_do_not_overwrite(models, pictures, tmp_path):
     shutil.copy(pictures / 'a/x.png', pictures / 'a/y.bmp')
     shutil.copy(pictures / 'a/x.png', pictures / 'a/y.bmp.png')
