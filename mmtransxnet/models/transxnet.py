@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
+import torch.fx
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.logging import print_log
@@ -460,31 +461,39 @@ class TransXNet(BaseModule):
         Raises:
             ValueError: The images are smaller than 32 pixels.
         """
-        height, width = x.shape[-2:]
-        if height < MIN_SIZE or width < MIN_SIZE:
-            raise ValueError(
-                f'TransXNet needs images of at least {MIN_SIZE} x '
-                f'{MIN_SIZE} pixels, got {height} x {width}; resize or pad'
-            )
-        x = self.patch_embed(x)
         outputs = []
         for stage in range(self.out_indices[-1] + 1):
-            if stage > 0:
-                x = self.network[2 * stage - 1](x)
-            table = self._resized_table(stage, *x.shape[-2:])
-            for block in self.network[2 * stage].children():
-                x = block(x, table)
+            x = self.forward_stage(stage, x)
             if stage in self.out_indices:
                 outputs.append(self.get_submodule(_norm_name(stage))(x))
         return tuple(outputs)
 
-    def _resized_table(self, stage: int, height: int, width: int) -> Tensor:
-        """Position table of a stage for a map, shared by its blocks."""
-        reduction = self.arch['sr_ratio'][stage]
-        keys = math.ceil(height / reduction) * math.ceil(width / reduction)
-        return resize_position_table(
-            self.relative_pos_enc[stage], height * width, keys
+    def forward_stage(self, stage: int, x: Tensor) -> Tensor:
+        """Run one stage, with the stem or downsampling in front of it.
+
+        Args:
+            stage: Which of the four.
+            x: Images for stage 0, else the output of the stage before,
+                ``(B, C, H, W)``.
+
+        Returns:
+            Feature map without its output norm.
+
+        Raises:
+            ValueError: The images are smaller than 32 pixels.
+        """
+        if stage == 0:
+            _check_size(x)
+            x = self.patch_embed(x)
+        else:
+            x = self.network[2 * stage - 1](x)
+        table = _resized_table(
+            self.relative_pos_enc[stage], x, self.arch['sr_ratio'][stage]
         )
+        # The position table is the same for all blocks of a stage.
+        for block in self.network[2 * stage].children():
+            x = block(x, table)
+        return x
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
@@ -519,6 +528,25 @@ class TransXNet(BaseModule):
         else:
             return num_layers - 1, num_layers
         return 1 + sum(layers[:stage]) + block, num_layers
+
+
+# torch.fx cannot look inside: what they do depends on sizes.
+@torch.fx.wrap
+def _check_size(images: Tensor) -> None:
+    height, width = images.shape[-2:]
+    if height < MIN_SIZE or width < MIN_SIZE:
+        raise ValueError(
+            f'TransXNet needs images of at least {MIN_SIZE} x '
+            f'{MIN_SIZE} pixels, got {height} x {width}; resize or pad'
+        )
+
+
+@torch.fx.wrap
+def _resized_table(table: Tensor, x: Tensor, reduction: int) -> Tensor:
+    """Position table for the queries and keys of a map ``(B, C, H, W)``."""
+    height, width = x.shape[-2:]
+    keys = math.ceil(height / reduction) * math.ceil(width / reduction)
+    return resize_position_table(table, height * width, keys)
 
 
 def _norm_name(stage: int) -> str:
