@@ -22,9 +22,10 @@ from mmtransxnet.apis.sources import (
     read_picture,
     write_picture,
 )
-from mmtransxnet.checkpoint import misfits, read_checkpoint, state_dict_of
+from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.fit import fit
 
 
 @dataclass(frozen=True)
@@ -241,14 +242,14 @@ def _read(checkpoint: str) -> dict[str, Any]:
 
 
 def _load(model: nn.Module, content: Mapping[str, Any], name: str) -> None:
-    state = state_dict_of(content)
-    reasons = misfits(state, model.state_dict())
-    if reasons:
+    outcome = fit(state_dict_of(content), model.state_dict())
+    if outcome.problems:
         raise UserError(
             f'checkpoint {name} does not fit the model of the config: '
-            f'{"; ".join(reasons)}. Is it a checkpoint of this config?'
+            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
+            'config?'
         )
-    model.load_state_dict(state)
+    model.load_state_dict(outcome.state, strict=False)
 
 
 def _dataset_meta(
