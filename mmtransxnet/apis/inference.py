@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
@@ -77,7 +77,11 @@ class Inferencer:
                 f'{", ".join(_BUILDERS)}'
             )
         content = _read(str(checkpoint))
-        with warnings.catch_warnings():
+        # Of models of two tasks in one process, each has its own scope.
+        with (
+            DefaultScope.overwrite_default_scope(scope),
+            warnings.catch_warnings(),
+        ):
             # The weights come next; they are checked, unlike there.
             warnings.filterwarnings('ignore', message='.*[Cc]heckpoint.*')
             warnings.filterwarnings('ignore', message='weights is None.*')
