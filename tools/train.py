@@ -90,7 +90,9 @@ def main() -> None:
             model = runner.model
             if not isinstance(model, nn.Module):  # sharded: not built yet
                 model = build_on_meta(config)
-            check_checkpoint(checkpoint, model, args.config)
+            # What is resumed is the same model.
+            allow = [] if config.resume else config.get('load_allow', [])
+            check_checkpoint(checkpoint, model, args.config, allow)
     runner.train()
 
 

@@ -104,7 +104,7 @@ def write_metafile(path: Path, models: list[dict[str, Any]]) -> None:
             'Training Resources': f'{os.cpu_count()} CPU cores, '
             f'{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, '
             f'{torch.get_num_threads()} threads',
-            'Torch': torch.__version__,
+            'Torch': str(torch.__version__),
         },
         'README': 'docs/demo.md',
     }
