@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmtransxnet.apis.sources import (
@@ -22,9 +21,11 @@ from mmtransxnet.apis.sources import (
     read_picture,
     write_picture,
 )
-from mmtransxnet.checkpoint import misfits, read_checkpoint, state_dict_of
+from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.fit import fit
+from mmtransxnet.loaders import path_of
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Inferencer:
 
     Args:
         config: Config file, or a config.
-        checkpoint: Checkpoint file or ``transxnet://`` name; nothing in it
-            is run, and it must fit the model.
+        checkpoint: Checkpoint file, address or ``transxnet://`` name; nothing
+            in it is run, and it must fit the model.
         device: Where to run; the first GPU if there is one.
         score_thr: Score from which detections are drawn.
 
@@ -235,24 +236,22 @@ def _drawing_only(config: Config, visualizer: str) -> Config:
 
 
 def _read(checkpoint: str) -> dict[str, Any]:
-    """The content of a checkpoint, from a file or by name."""
-    if '://' in checkpoint:
-        return CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    """The content of a checkpoint, from a file, an address or by name."""
     try:
-        return read_checkpoint(checkpoint)
+        return read_checkpoint(path_of(checkpoint))
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
 def _load(model: nn.Module, content: Mapping[str, Any], name: str) -> None:
-    state = state_dict_of(content)
-    reasons = misfits(state, model.state_dict())
-    if reasons:
+    outcome = fit(state_dict_of(content), model.state_dict())
+    if outcome.problems:
         raise UserError(
             f'checkpoint {name} does not fit the model of the config: '
-            f'{"; ".join(reasons)}. Is it a checkpoint of this config?'
+            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
+            'config?'
         )
-    model.load_state_dict(state)
+    model.load_state_dict(outcome.state, strict=False)
 
 
 def _dataset_meta(

@@ -219,6 +219,26 @@ def test_models_of_all_tasks_live_in_one_process(
     assert DefaultScope.get_current_instance() is before
 
 
+def test_published_classifier_by_its_name(
+    configs, checkpoints, models, pictures, tmp_path, monkeypatch
+):
+    state = torch.load(checkpoints['classifier'])['state_dict']
+    renamed = {
+        name.removeprefix('backbone.')
+        .replace('norm6.', 'classifier.0.')
+        .replace('head.fc.', 'classifier.2.'): value
+        for name, value in state.items()
+    }
+    weight = renamed['classifier.2.weight']
+    renamed['classifier.2.weight'] = weight[..., None, None]
+    torch.save({'state_dict': renamed}, tmp_path / 'transx-t.pth.tar')
+    monkeypatch.setenv('TRANSXNET_WEIGHTS', str(tmp_path))
+    model = Inferencer(configs['classifier'], 'transxnet://t', 'cpu')
+    image = mmcv.imread(str(pictures / 'a/x.png'))
+    expected = models['classifier'].predict(image).pred_score
+    assert torch.equal(model.predict(image).pred_score, expected)
+
+
 def test_wrong_checkpoints_are_refused(configs, checkpoints, tmp_path):
     with pytest.raises(UserError, match='does not fit'):
         Inferencer(configs['detector'], checkpoints['classifier'])
