@@ -58,5 +58,6 @@ setup(
         'onedl': requirements('onedl'),
         'openmmlab': requirements('openmmlab'),
         'tests': requirements('tests'),
+        'timm': ['timm>=1.0.31'],
     },
 )

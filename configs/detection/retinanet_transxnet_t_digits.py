@@ -31,5 +31,7 @@ model = dict(
 val_evaluator = dict(metric='bbox')
 test_evaluator = val_evaluator
 
+optim_wrapper = dict(optimizer=dict(lr=8e-4))
+
 default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1))

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
 from mmtransxnet.apis.sources import (
@@ -26,6 +25,7 @@ from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.fit import fit
+from mmtransxnet.loaders import path_of
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Inferencer:
 
     Args:
         config: Config file, or a config.
-        checkpoint: Checkpoint file or ``transxnet://`` name; nothing in it
-            is run, and it must fit the model.
+        checkpoint: Checkpoint file, address or ``transxnet://`` name; nothing
+            in it is run, and it must fit the model.
         device: Where to run; the first GPU if there is one.
         score_thr: Score from which detections are drawn.
 
@@ -78,7 +78,11 @@ class Inferencer:
                 f'{", ".join(_BUILDERS)}'
             )
         content = _read(str(checkpoint))
-        with warnings.catch_warnings():
+        # Of models of two tasks in one process, each has its own scope.
+        with (
+            DefaultScope.overwrite_default_scope(scope),
+            warnings.catch_warnings(),
+        ):
             # The weights come next; they are checked, unlike there.
             warnings.filterwarnings('ignore', message='.*[Cc]heckpoint.*')
             warnings.filterwarnings('ignore', message='weights is None.*')
@@ -232,11 +236,9 @@ def _drawing_only(config: Config, visualizer: str) -> Config:
 
 
 def _read(checkpoint: str) -> dict[str, Any]:
-    """The content of a checkpoint, from a file or by name."""
-    if '://' in checkpoint:
-        return CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    """The content of a checkpoint, from a file, an address or by name."""
     try:
-        return read_checkpoint(checkpoint)
+        return read_checkpoint(path_of(checkpoint))
     except ValueError as error:
         raise UserError(str(error)) from error
 

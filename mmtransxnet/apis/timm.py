@@ -27,12 +27,10 @@ from torch import Tensor, nn
 
 from mmtransxnet.checkpoint import state_dict_of
 from mmtransxnet.models.arch import NUM_STAGES
-from mmtransxnet.models.position import resize_position_table
 from mmtransxnet.models.transxnet import Block, PatchEmbed, TransXNet
+from mmtransxnet.releases import SCHEME
 
 __all__ = ['TimmTransXNet']  # timm adds the names of the models
-
-_SCHEME = 'transxnet://'
 
 # torch.fx cannot look inside: what they do depends on sizes.
 register_notrace_module(Block)
@@ -278,22 +276,10 @@ def _square(img_size: int | Sequence[int]) -> int:
     return height
 
 
-def fit_to_model(
-    state: dict[str, Tensor], model: TimmTransXNet
-) -> dict[str, Tensor]:
-    """Resize the position tables in a state dict to a model's design size."""
-    state = dict(state)
-    for stage, table in enumerate(model.relative_pos_enc):
-        name = f'relative_pos_enc.{stage}'
-        if name in state:
-            state[name] = resize_position_table(state[name], *table.shape[-2:])
-    return state
-
-
 def _config(weights: str, size: int = 224, crop: float = 0.9) -> dict:
     """Describe published weights to timm."""
     return {
-        'url': _SCHEME + weights,
+        'url': SCHEME + weights,
         'input_size': (3, size, size),
         'pool_size': (size // 32, size // 32),
         'min_input_size': (3, 32, 32),
@@ -323,7 +309,7 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
         variant, kwargs.get('pretrained_cfg'), overlay
     )
     elsewhere = config.file or config.hf_hub_id or config.state_dict
-    ours = str(config.url).startswith(_SCHEME)
+    ours = str(config.url).startswith(SCHEME)
     if pretrained and ours and not (elsewhere or config.source):
         # timm opens files and URLs; our names it gets as weights.
         content = CheckpointLoader.load_checkpoint(config.url, 'cpu')
@@ -333,7 +319,6 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
         variant,
         pretrained,
         pretrained_cfg_overlay=overlay,
-        pretrained_filter_fn=fit_to_model,
         feature_cfg={'out_indices': (0, 1, 2, 3), 'feature_cls': 'getter'},
         **kwargs,
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.runner import CheckpointLoader
 
 from mmtransxnet.benchmark.rows import Row
 from mmtransxnet.checkpoint import read_checkpoint
@@ -16,6 +15,7 @@ from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.preflight import check_data
+from mmtransxnet.loaders import path_of
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,8 @@ def _check(
         )
     try:
         _open(checkpoint)
-    # Loaders of URLs raise what their libraries do.
-    except Exception as error:
-        reason = str(error).strip() or type(error).__name__
-        return Checked(row, checkpoint, state='no weights', reason=reason)
+    except ValueError as error:
+        return Checked(row, checkpoint, state='no weights', reason=str(error))
     return Checked(row, checkpoint, _identity(config, checkpoint))
 
 
@@ -129,10 +127,7 @@ def _find(row: Row, folder: Path | None) -> str | None:
 
 def _open(checkpoint: str) -> None:
     """Open the weights, which fetches them where they are elsewhere."""
-    if '://' in checkpoint:
-        CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
-    else:
-        read_checkpoint(checkpoint)
+    read_checkpoint(path_of(checkpoint))
 
 
 def _identity(config: Config, checkpoint: str) -> str:

@@ -4,6 +4,7 @@ In our words: timm does not ship its tests. TorchScript is the exception:
 mmcv's ConvModule cannot be scripted, and with it no backbone made of it.
 """
 
+import argparse
 import math
 
 import pytest
@@ -21,6 +22,7 @@ from timm.models import FeatureInfo, group_parameters
 
 from mmtransxnet import TransXNet
 from mmtransxnet.apis.timm import TimmTransXNet
+from mmtransxnet.releases import VARIABLE
 
 NAMES = ['transxnet_t', 'transxnet_s', 'transxnet_b', 'transxnet_b_384']
 T = 'transxnet_t'
@@ -288,35 +290,38 @@ def test_design_sizes_are_squares():
 
 
 # -------------------------------------------------------------------- weights
-@pytest.fixture
-def published(monkeypatch):
-    """The content of a published file, wherever the loader gets it from."""
+@pytest.fixture(scope='module')
+def release(tmp_path_factory):
+    """A model, and a file of the published format with its weights."""
+    folder = tmp_path_factory.mktemp('release')
     source = fill_by_name(create())
-    content = {'state_dict': source.state_dict(), 'epoch': 300}
-    asked = []
+    content = {
+        'epoch': 300,
+        'arch': T,
+        'state_dict': source.state_dict(),
+        'args': argparse.Namespace(lr=2e-3),
+    }
+    torch.save(content, folder / 'transx-t.pth.tar')
+    return source, folder
 
-    def load(name, *args, **kwargs):
-        asked.append(name)
-        return content
 
-    monkeypatch.setattr(
-        'mmengine.runner.CheckpointLoader.load_checkpoint', load
-    )
-    return source, asked
+@pytest.fixture
+def published(release, monkeypatch):
+    source, folder = release
+    monkeypatch.setenv(VARIABLE, str(folder))
+    return source
 
 
 def test_pretrained(published):
-    source, asked = published
     model = create(pretrained=True)
-    assert asked == ['transxnet://t']
     found = model.state_dict()
-    for name, value in source.state_dict().items():
+    for name, value in published.state_dict().items():
         assert torch.equal(found[name], value), name
     assert 'state_dict' not in model.pretrained_cfg
 
 
 def test_pretrained_adapts(published):
-    source, _ = published
+    source = published
     model = create(pretrained=True, in_chans=1, num_classes=5)
     assert model(images(channels=1)).shape == (1, 5)
     expected = source.patch_embed.proj.conv.weight.sum(1, keepdim=True)
@@ -335,7 +340,7 @@ def test_pretrained_adapts(published):
 
 
 def test_pretrained_at_another_design_size(published):
-    source, _ = published
+    source = published
     model = create(pretrained=True, img_size=256)
     assert model.relative_pos_enc[3].shape[-2:] == (64, 64)
     # Resized on load or in the forward pass: the same formula.
@@ -345,13 +350,11 @@ def test_pretrained_at_another_design_size(published):
 
 
 def test_weights_of_the_users_own(published, tmp_path):
-    source, asked = published
     path = tmp_path / 'own.pth'
-    state = dict(source.state_dict())
+    state = dict(published.state_dict())
     state['classifier.2.bias'] = torch.ones(1000)
     torch.save(state, path)
     model = create(pretrained=True, pretrained_cfg_overlay={'file': str(path)})
-    assert asked == []
     assert torch.equal(model.classifier[2].bias, state['classifier.2.bias'])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import fill_by_name
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 from mmtransxnet.apis import Inferencer
 from mmtransxnet.engine import UserError
@@ -205,6 +205,38 @@ def test_equal_names_do_not_overwrite(models, pictures, tmp_path):
         drawings = {r.drawing for r in results}
         assert len(results) == len(drawings) == count
         assert all(drawing.is_file() for drawing in drawings)
+
+
+def test_models_of_all_tasks_live_in_one_process(
+    models, configs, checkpoints, pictures
+):
+    """Built in another order than the fixture's, on the scopes it left."""
+    before = DefaultScope.get_current_instance()
+    image = mmcv.imread(str(pictures / 'a/x.png'))
+    for task in reversed(TASKS):
+        again = Inferencer(configs[task], checkpoints[task], 'cpu')
+        assert type(again.predict(image)) is type(models[task].predict(image))
+    assert DefaultScope.get_current_instance() is before
+
+
+def test_published_classifier_by_its_name(
+    configs, checkpoints, models, pictures, tmp_path, monkeypatch
+):
+    state = torch.load(checkpoints['classifier'])['state_dict']
+    renamed = {
+        name.removeprefix('backbone.')
+        .replace('norm6.', 'classifier.0.')
+        .replace('head.fc.', 'classifier.2.'): value
+        for name, value in state.items()
+    }
+    weight = renamed['classifier.2.weight']
+    renamed['classifier.2.weight'] = weight[..., None, None]
+    torch.save({'state_dict': renamed}, tmp_path / 'transx-t.pth.tar')
+    monkeypatch.setenv('TRANSXNET_WEIGHTS', str(tmp_path))
+    model = Inferencer(configs['classifier'], 'transxnet://t', 'cpu')
+    image = mmcv.imread(str(pictures / 'a/x.png'))
+    expected = models['classifier'].predict(image).pred_score
+    assert torch.equal(model.predict(image).pred_score, expected)
 
 
 def test_wrong_checkpoints_are_refused(configs, checkpoints, tmp_path):
