@@ -13,6 +13,7 @@ from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.preflight import (
     check_checkpoint,
     check_data,
+    check_init_weights,
     checkpoint_to_load,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     'build_runner',
     'check_checkpoint',
     'check_data',
+    'check_init_weights',
     'checkpoint_to_load',
     'config_parser',
     'inspect_layout',
