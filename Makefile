@@ -45,8 +45,9 @@ $(ORIGINAL)/.ready: $(REQUIREMENTS)
 demo: setup
 	$(VENV)/bin/python tools/demo.py
 
+# A file of tests stays in one process: what it builds is built once.
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .

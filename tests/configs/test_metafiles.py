@@ -1,8 +1,5 @@
 """What the metafiles say is what the models are and the paper prints."""
 
-import subprocess
-import sys
-
 import pytest
 import yaml
 from helpers import ROOT
@@ -91,12 +88,3 @@ def test_weights_are_those_the_configs_start_from():
             dense = load(f'configs/detection/maskrcnn_{model["Name"]}.py')
             start = dense.model.backbone.init_cfg.checkpoint
             assert start == model['Weights']
-
-
-def test_tables_are_fresh():
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tools/tables.py', '--check'],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr

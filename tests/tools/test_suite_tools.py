@@ -57,6 +57,11 @@ def test_cost_of_no_shape(tool):
     assert '--shape takes one or two positive numbers' in log
 
 
+def test_tables_are_fresh(tool):
+    status, log = tool('tables.py', '--check')
+    assert status == 0, log
+
+
 def test_stale_tables_are_told(tool):
     page = ROOT / 'configs/detection/README.md'
     text = page.read_text()
