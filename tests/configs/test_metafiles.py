@@ -85,6 +85,8 @@ def test_weights_are_those_the_configs_start_from():
     for model in MODELS:
         assert ('Weights' in model) == ('Results' in model), model['Name']
         if model['Name'] in ('transxnet_t', 'transxnet_s', 'transxnet_b'):
+            size = model['Name'][-1]
             dense = load(f'configs/detection/maskrcnn_{model["Name"]}.py')
             start = dense.model.backbone.init_cfg.checkpoint
-            assert start == model['Weights']
+            assert start == f'transxnet://{size}'
+            assert model['Weights'].endswith(f'/transx-{size}.pth.tar')

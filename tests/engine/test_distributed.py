@@ -28,6 +28,8 @@ def build(name):
     else:
         config.model.neck.in_channels = MICRO['embed_dims']
         config.model.decode_head.dropout_ratio = 0
+        # Weights of classes make it a mean over what a process has.
+        config.model.decode_head.loss_decode.class_weight = None
     torch.manual_seed(0)
     model = MODELS.build(config.model).train()
     for module in model.modules():

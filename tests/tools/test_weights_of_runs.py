@@ -27,7 +27,7 @@ class Intruder:
 
 @pytest.fixture(scope='module')
 def classifier_config(tmp_path_factory):
-    return write_configs(tmp_path_factory.mktemp('configs'))[0]
+    return write_configs(tmp_path_factory.mktemp('configs'))['classifier']
 
 
 def published(**more):
