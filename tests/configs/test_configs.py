@@ -9,8 +9,6 @@ from inputs import shrink, tiny_batch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 
-pytestmark = pytest.mark.distribution
-
 
 def test_there_are_configs_of_all_tasks():
     count = {}

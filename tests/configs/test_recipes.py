@@ -9,8 +9,6 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
-pytestmark = pytest.mark.distribution
-
 SIZES = [('t', 0.1), ('s', 0.2), ('b', 0.3)]
 
 

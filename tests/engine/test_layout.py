@@ -9,8 +9,6 @@ from PIL import Image
 import mmtransxnet  # noqa: F401
 from mmtransxnet.engine import UserError, inspect_layout, load_config
 
-pytestmark = pytest.mark.distribution
-
 SPLITS = ['train', 'val', 'test']
 
 

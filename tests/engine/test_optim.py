@@ -8,8 +8,6 @@ from mmengine.registry import MODELS, init_default_scope
 import mmtransxnet
 from mmtransxnet.engine import load_config
 
-pytestmark = pytest.mark.distribution
-
 RATE = 0.5
 BASE = 1e-3
 

@@ -14,8 +14,6 @@ from mmengine.registry import MODELS, DefaultScope
 from mmtransxnet.apis import Inferencer
 from mmtransxnet.engine import UserError
 
-pytestmark = pytest.mark.distribution
-
 TASKS = ['classifier', 'detector', 'segmentor']
 DIGITS = [str(digit) for digit in range(10)]
 

@@ -8,8 +8,6 @@ import torch
 
 from mmtransxnet.checkpoint import read_checkpoint
 
-pytestmark = pytest.mark.distribution
-
 SCRATCH = 'model.backbone.init_cfg=None'
 
 
@@ -26,6 +24,7 @@ def train(tool, config, work_dir, *options, flags=()):
     return tool('train.py', *arguments)
 
 
+@pytest.mark.distribution
 def test_classifier_pretrains_a_detector_that_is_evaluated(
     tool, work, configs
 ):
@@ -95,6 +94,7 @@ def test_no_sharding_without_gpus(tool, tmp_path, configs):
     assert '--fsdp needs GPUs' in one_error(*outcome)
 
 
+@pytest.mark.distribution
 def test_resume_goes_on(tool, work, configs):
     status, log = train(tool, configs['detector'], work / 'resumed', SCRATCH)
     assert status == 0, log

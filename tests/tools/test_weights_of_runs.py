@@ -12,8 +12,6 @@ from tiny import write_configs
 
 from mmtransxnet import TransXNet
 
-pytestmark = pytest.mark.distribution
-
 
 class Intruder:
     """Pickles to a call, as a malicious file would."""
