@@ -96,6 +96,28 @@ class IDConv(nn.Module):
         return out.reshape(b, c, h, w)
 
 
+class ScaleModule(nn.Module):
+    """A depthwise 1x1 convolution with a norm, as mmcv's ConvModule.
+
+    Its own class because that would run PyTorch's slow convolution.
+
+    Args:
+        channels: Number of channels c.
+        norm_cfg: Config of the batch norm.
+    """
+
+    def __init__(self, channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.conv = DepthwiseConv2d(channels, 1, bias=False)
+        # The name that ConvModule gives it.
+        self.norm_name, norm = build_norm_layer(norm_cfg, channels)
+        self.add_module(self.norm_name, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and normalise ``(B, c, H, W)``."""
+        return self.get_submodule(self.norm_name)(self.conv(x))
+
+
 class OSRA(nn.Module):
     """Overlapping spatial reduction attention.
 
@@ -138,14 +160,7 @@ class OSRA(nn.Module):
                     norm_cfg=norm_cfg,
                     act_cfg=act_cfg,
                 ),
-                ConvModule(
-                    channels,
-                    channels,
-                    1,
-                    groups=channels,
-                    norm_cfg=norm_cfg,
-                    act_cfg=None,
-                ),
+                ScaleModule(channels, norm_cfg),
             )
         self.local_conv = DepthwiseConv2d(channels, 3)
 
