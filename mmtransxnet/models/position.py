@@ -71,7 +71,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
         Tensor ``(B, heads, Nq, D)``.
     """
     # PyTorch's fused attention wants the values of a token side by side.
-    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     if torch.compiler.is_exporting():
         return _plain(q, k, v, table)
     if q.size(-2) == table.size(-2) and not _trains(q, k, v, table):
@@ -176,10 +176,16 @@ def _resizing_blocks(
     return blocks
 
 
+def _empty_output(q: Tensor) -> Tensor:
+    """``(B, heads, Nq, D)``, the values of all heads side by side."""
+    b, heads, num_q, dim = q.shape
+    return q.new_empty(b, num_q, heads, dim).transpose(1, 2)
+
+
 @torch.library.custom_op('mmtransxnet::position_attention', mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """:func:`attention` in blocks; ``table`` is ``(heads, Nq0, Nk)``."""
-    out = torch.empty_like(q)
+    out = _empty_output(q)
     for rows in _blocks(q, table):
         block = q[:, :, rows.queries]
         out[:, :, rows.queries] = _plain(block, k, v, rows.bias(table)[None])
@@ -226,14 +232,14 @@ def _attention_backward(
 
 @_attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    return torch.empty_like(q)
+    return _empty_output(q)
 
 
 @_attention_backward.register_fake
 def _(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> tuple[Tensor, ...]:
-    return tuple(torch.empty_like(t) for t in (q, k, v, table))
+    return tuple(t.new_empty(t.shape) for t in (q, k, v, table))
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

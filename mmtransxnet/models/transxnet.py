@@ -164,7 +164,8 @@ class Block(nn.Module):
 
         Args:
             x: Feature map ``(B, C, H, W)``.
-            table: Position bias ``(1, heads, H * W, Nk)``.
+            table: Position bias ``(1, heads, Nq0, Nk)``, see
+                :func:`resize_position_table`.
 
         Returns:
             Feature map ``(B, C, H, W)``.
@@ -395,7 +396,10 @@ class TransXNet(BaseModule):
         return tuple(outputs)
 
     def _resized_table(self, stage: int, height: int, width: int) -> Tensor:
-        """Position table of a stage for a map, shared by its blocks."""
+        """Position table of a stage for a map, shared by its blocks.
+
+        The keys have their final number, the queries where that is smaller.
+        """
         reduction = self.arch['sr_ratio'][stage]
         keys = math.ceil(height / reduction) * math.ceil(width / reduction)
         return resize_position_table(
