@@ -185,6 +185,8 @@ def _empty_output(q: Tensor) -> Tensor:
 @torch.library.custom_op('mmtransxnet::position_attention', mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """:func:`attention` in blocks; ``table`` is ``(heads, Nq0, Nk)``."""
+    # PyTorch's fused attention refuses masks where gradients seem wanted.
+    q, k, v, table = (t.detach() for t in (q, k, v, table))
     out = _empty_output(q)
     for rows in _blocks(q, table):
         block = q[:, :, rows.queries]
