@@ -17,6 +17,7 @@ from mmtransxnet.models.depthwise import (
     depthwise_conv2d,
 )
 from mmtransxnet.models.position import attention
+from mmtransxnet.models.recompute import recompute, worthwhile
 
 
 class IDConv(nn.Module):
@@ -259,4 +260,17 @@ class DMixer(nn.Module):
             ),
             dim=1,
         )
-        return x + self.proj(x)
+        return x + self._exchange(x)
+
+    def _squeeze(self, x: Tensor) -> Tensor:
+        """Activation, norm and squeezing convolution of ``proj``."""
+        return self.proj[1:4](x)
+
+    def _exchange(self, x: Tensor) -> Tensor:
+        """Run ``proj``; of large maps, keep fewer for the backward pass."""
+        x = self.proj[0](x)
+        if worthwhile(x):
+            x = recompute(self._squeeze, x, module=self.proj, random=False)
+        else:
+            x = self._squeeze(x)
+        return self.proj[4:](x)

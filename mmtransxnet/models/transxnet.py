@@ -8,7 +8,6 @@ so published weights load unchanged; the code is ours.
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 
 import torch
 from mmcv.cnn import ConvModule, build_norm_layer
@@ -20,10 +19,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
-from mmtransxnet.models.batch_norm import no_statistics_update, statistics_for
+from mmtransxnet.models.batch_norm import statistics_for
 from mmtransxnet.models.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.position import resize_position_table
+from mmtransxnet.models.recompute import recompute
 from mmtransxnet.models.token_mixer import DMixer, IDConv
 
 MIN_SIZE = (
@@ -155,10 +155,6 @@ class Block(nn.Module):
             transformed = self.mlp(self.norm2(x))
             return x + self.drop_path(self.layer_scale_2(transformed))
 
-    def _recompute_contexts(self):
-        """Contexts of the forward pass and of its recomputation."""
-        return nullcontext(), no_statistics_update(self)
-
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Transform a feature map.
 
@@ -173,13 +169,7 @@ class Block(nn.Module):
         if not (self.with_cp and torch.is_grad_enabled()):
             return self._transform(x, table)
         if not torch.compiler.is_compiling():
-            return checkpoint(
-                self._transform,
-                x,
-                table,
-                use_reentrant=False,
-                context_fn=self._recompute_contexts,
-            )
+            return recompute(self._transform, x, table, module=self)
         # A compiler recomputes values, not side effects, and knows no
         # contexts. But a single sample is normalised with running
         # statistics, which have moved on when the backward pass reads them.
