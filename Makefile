@@ -1,6 +1,7 @@
 # make demo   train Mask R-CNN + TransXNet on the embedded data, show the result
 # make test   run all tests
 # make lint   run the linters
+# make tables write the tables of the READMEs from the metafiles
 # make setup  make .venv with the pinned stack; the others do it when needed
 # make test-openmmlab   a short set of tests with the original distribution
 
@@ -16,7 +17,7 @@ PIP_FLAGS := --quiet --constraint requirements/constraints.txt
 # slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test lint test-openmmlab clean
+.PHONY: setup demo test lint tables test-openmmlab clean
 
 setup: $(VENV)/.ready
 
@@ -44,13 +45,17 @@ $(ORIGINAL)/.ready: $(REQUIREMENTS)
 demo: setup
 	$(VENV)/bin/python tools/demo.py
 
+# A file of tests stays in one process: what it builds is built once.
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+tables: setup
+	$(VENV)/bin/python tools/tables.py
 
 test-openmmlab: $(ORIGINAL)/.ready
 	$(ORIGINAL)/bin/python -m pytest -m distribution

@@ -1,8 +1,10 @@
 """Install mmtransxnet, with either distribution of OpenMMLab as an extra."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
@@ -20,6 +22,25 @@ def requirements(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith('#')]
 
 
+class BuildWithConfigs(build_py):
+    """Put configs and tools into the wheel, where mim looks for them."""
+
+    def run(self) -> None:
+        """Build as setuptools does, then copy into ``mmtransxnet/.mim``."""
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib) / 'mmtransxnet/.mim'
+        shutil.rmtree(target, ignore_errors=True)
+        for name in ('configs', 'tools'):
+            shutil.copytree(
+                ROOT / name,
+                target / name,
+                ignore=shutil.ignore_patterns('__pycache__'),
+            )
+        shutil.copy(ROOT / 'model-index.yml', target)
+
+
 setup(
     name='mmtransxnet',
     version=version(),
@@ -27,6 +48,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmtransxnet', 'mmtransxnet.*']),
     python_requires='>=3.10',
     # Neither distribution is named here: they install the same modules, and
@@ -36,5 +58,6 @@ setup(
         'onedl': requirements('onedl'),
         'openmmlab': requirements('openmmlab'),
         'tests': requirements('tests'),
+        'timm': ['timm>=1.0.31'],
     },
 )

@@ -1,8 +1,9 @@
 """TransXNet for the OpenMMLab packages.
 
 Importing the package is all the set-up there is: mmcv's operators become
-available where mmcv was installed without a compiler, and
-``type='TransXNet'`` resolves in mmpretrain, mmdet and mmseg.
+available where mmcv was installed without a compiler,
+``type='TransXNet'`` resolves in mmpretrain, mmdet and mmseg, and checkpoints
+are read safely, ``transxnet://`` names among them.
 """
 
 from mmtransxnet import ops
@@ -10,7 +11,7 @@ from mmtransxnet import ops
 # Before anything imports mmcv.cnn, which looks for the operators itself.
 ops.install()
 
-from mmtransxnet.checkpoint import allow_training_state  # noqa: E402
+from mmtransxnet import loaders  # noqa: E402
 from mmtransxnet.engine import (  # noqa: E402, F401
     distributed,
     fold,
@@ -19,6 +20,7 @@ from mmtransxnet.engine import (  # noqa: E402, F401
 from mmtransxnet.models import TransXNet  # noqa: E402
 from mmtransxnet.version import __version__  # noqa: E402
 
-allow_training_state()
+# mmengine's own run what is in a malicious file.
+loaders.install()
 
 __all__ = ['TransXNet', '__version__']

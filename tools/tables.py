@@ -5,6 +5,7 @@ folder of configs/, or `digits`.
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -51,15 +52,15 @@ def table(name: str, page: Path) -> str:
     for model in models:
         results = metrics_of(model)
         row = [link(model['Name'], model['Config'], page)]
-        row += [str(results.get(metric, '')) for metric in metrics]
+        empty = '' if results else 'not published'
+        row += [str(results.get(metric, empty)) for metric in metrics]
         rows.append(row + (minutes(model) if digits else costs(model)))
     return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
 
 
 def link(name: str, target: str, page: Path) -> str:
     """A link to a file of the repository."""
-    up = '../' * (len(page.relative_to(ROOT).parts) - 1)
-    return f'[{name}]({up}{target})'
+    return f'[{name}]({os.path.relpath(ROOT / target, page.parent)})'
 
 
 def minutes(model: dict[str, Any]) -> list[str]:
@@ -71,11 +72,10 @@ def costs(model: dict[str, Any]) -> list[str]:
     """Parameters, multiply-adds, input size and weights of a model."""
     metadata = model['Metadata']
     weights = model.get('Weights')
-    height, width = metadata['Input Size']
     return [
         f'{metadata["Parameters"] / 1e6:.1f} M',
         f'{metadata["FLOPs"] / 1e9:.1f}',
-        f'{height} x {width}',
+        metadata['Input Size'],
         f'[authors]({weights})' if weights else '',
     ]
 

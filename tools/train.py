@@ -5,18 +5,19 @@ import os
 
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
+from torch import nn
 
 from mmtransxnet.engine import (
     UserError,
     build_runner,
     check_checkpoint,
-    check_init_weights,
     checkpoint_to_load,
     load_run,
     report_user_errors,
     run_parser,
     use_fsdp,
 )
+from mmtransxnet.engine.cost import build_on_meta
 
 
 def parse_args() -> argparse.Namespace:
@@ -80,15 +81,18 @@ def main() -> None:
         config = load_run(args)
         apply_flags(config, args)
         checkpoint = checkpoint_to_load(config)
-        if checkpoint is None:
-            check_init_weights(config)
-        elif 'backbone' in config.model:
+        if checkpoint and 'backbone' in config.model:
             # The checkpoint has all weights; the file that the backbone
             # once started from may be gone.
             config.model.backbone.init_cfg = None
         runner = build_runner(config, ['train', 'val'])
         if checkpoint:
-            check_checkpoint(checkpoint, runner.model, args.config)
+            model = runner.model
+            if not isinstance(model, nn.Module):  # sharded: not built yet
+                model = build_on_meta(config)
+            # What is resumed is the same model.
+            allow = [] if config.resume else config.get('load_allow', [])
+            check_checkpoint(checkpoint, model, args.config, allow)
     runner.train()
 
 

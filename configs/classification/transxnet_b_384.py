@@ -2,13 +2,11 @@
 # result is published, its recipe is not: this one is ours, after Swin's.
 _base_ = './transxnet_b.py'
 
+# The whole classifier, not the backbone alone; position tables are resized.
+load_from = 'transxnet://b'
+
 model = dict(
-    backbone=dict(
-        image_size=384,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-b.pth.tar'  # noqa: E501
-        )),
+    backbone=dict(image_size=384),
     # Short fine-tuning at a small rate; mixing would only blur the labels.
     train_cfg=None)
 

@@ -4,7 +4,5 @@ model = dict(
     backbone=dict(
         arch='b',
         drop_path_rate=0.3,
-        init_cfg=dict(
-            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-b.pth.tar'  # noqa: E501
-        )),
+        init_cfg=dict(checkpoint='transxnet://b')),
     neck=dict(in_channels=[76, 152, 336, 672]))

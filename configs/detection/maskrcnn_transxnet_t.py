@@ -7,9 +7,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        init_cfg=dict(
-            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-t.pth.tar'  # noqa: E501
-        )))
+        init_cfg=dict(checkpoint='transxnet://t')))
 
 # The published config means to exempt the position tables too, by names that
 # no parameter has. So they were decayed, and are here.

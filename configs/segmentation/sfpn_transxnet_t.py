@@ -7,6 +7,4 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        init_cfg=dict(
-            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-t.pth.tar'  # noqa: E501
-        )))
+        init_cfg=dict(checkpoint='transxnet://t')))

@@ -8,9 +8,7 @@ _base_ = [
 
 model = dict(
     backbone=dict(
-        init_cfg=dict(
-            checkpoint='https://github.com/LMMMEng/TransXNet/releases/download/v1.0/transx-t.pth.tar'  # noqa: E501
-        )))
+        init_cfg=dict(checkpoint='transxnet://t')))
 
 train_dataloader = dict(batch_size=2)
 default_hooks = dict(checkpoint=dict(interval=16000))

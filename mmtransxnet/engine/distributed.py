@@ -4,6 +4,7 @@ mmengine's Runner does the rest: data parallelism on GPUs needs nothing here.
 """
 
 import os
+from typing import Any
 
 import torch.distributed as dist
 from mmengine.config import Config
@@ -25,6 +26,9 @@ _LAUNCHER_VARIABLES = {
     ),
 }
 
+# Optimizer wrappers whose loss scaling must know that gradients are sharded.
+_MIXED_PRECISION = ('AmpOptimWrapper', 'MixedPrecisionOptimWrapper')
+
 
 @MODEL_WRAPPERS.register_module()
 class CPUDistributedDataParallel(MMDistributedDataParallel):
@@ -35,13 +39,18 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
     Args:
         module: The model.
+        device_ids: The number that the Runner hands over; not used.
         broadcast_buffers: Whether to copy buffers from the first process
             before each forward pass.
         **kwargs: See torch's ``DistributedDataParallel``.
     """
 
     def __init__(
-        self, module: nn.Module, broadcast_buffers: bool = False, **kwargs
+        self,
+        module: nn.Module,
+        device_ids: list[int] | None = None,
+        broadcast_buffers: bool = False,
+        **kwargs: Any,
     ) -> None:
         module = revert_sync_batchnorm(module)
         super().__init__(module, broadcast_buffers=broadcast_buffers, **kwargs)
@@ -139,5 +148,5 @@ def fsdp_config(config: Config) -> None:
             auto_wrap_policy=dict(type='transxnet_wrap_policy'),
         ),
     )
-    if 'Amp' in config.optim_wrapper.type:
+    if config.optim_wrapper.type in _MIXED_PRECISION:
         config.optim_wrapper.use_fsdp = True

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.distributed import is_first_process, prepare_launch
-from mmtransxnet.engine.preflight import check_data
+from mmtransxnet.engine.preflight import check_data, check_init_weights
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
@@ -64,7 +64,7 @@ def load_run(args: argparse.Namespace) -> Config:
 
 
 def build_runner(config: Config, splits: Sequence[str]) -> Runner:
-    """Check the data, join the other processes and build the Runner.
+    """Check all files it reads, join the other processes, build the Runner.
 
     Args:
         config: The run.
@@ -72,10 +72,12 @@ def build_runner(config: Config, splits: Sequence[str]) -> Runner:
             ``'test'``.
 
     Raises:
-        UserError: As :func:`check_data` and :func:`prepare_launch`.
+        UserError: As :func:`check_data`, :func:`check_init_weights` and
+            :func:`prepare_launch`.
     """
     if is_first_process():  # the others would find the same
         check_data(config, splits)
+        check_init_weights(config)
     prepare_launch(config)
     if 'runner_type' in config:
         return RUNNERS.build(config)

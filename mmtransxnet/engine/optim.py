@@ -20,7 +20,6 @@ from mmengine.registry import (
     OPTIM_WRAPPERS,
     PARAM_SCHEDULERS,
 )
-from torch import nn
 
 
 @PARAM_SCHEDULERS.register_module()
@@ -58,7 +57,7 @@ class WarmupCosineLR(_ParamScheduler):
         super().__init__(optimizer, 'lr', **kwargs)
 
     def _get_value(self) -> list[float]:
-        optimizer = getattr(self.optimizer, 'optimizer', self.optimizer)
+        optimizer: Any = getattr(self.optimizer, 'optimizer', self.optimizer)
         factor = self._factor(optimizer.defaults['lr'])
         return [base * factor for base in self.base_values]
 
@@ -99,7 +98,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
 
     def add_params(
-        self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs
+        self, params: list[dict], module: Any, prefix: str = '', **kwargs
     ) -> None:
         """Add the parameters of a module, a group each."""
         super().add_params(params, module, prefix=prefix, **kwargs)

@@ -5,14 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import MODELS
 from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
-from mmtransxnet.checkpoint import misfits, read_checkpoint, state_dict_of
+from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
+from mmtransxnet.engine.distributed import is_first_process
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.layout import inspect_layout
+from mmtransxnet.fit import fit
+from mmtransxnet.loaders import LOCATED, path_of
+from mmtransxnet.weights import plan
 
 
 def check_data(config: Config, splits: Sequence[str]) -> None:
@@ -46,19 +52,36 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def check_init_weights(config: Config) -> None:
-    """Check that the file the backbone starts from is there.
+    """Check that the file the backbone starts from is there and fits it.
+
+    Published weights that are not on this machine are fetched.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not there, cannot be fetched or read, or does not
+            fit.
     """
-    init = config.model.get('backbone', {}).get('init_cfg') or {}
-    path = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
-    if path and '://' not in path and not Path(path).is_file():
+    backbone = config.model.get('backbone', {})
+    init = backbone.get('init_cfg') or {}
+    source = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
+    if not source or not is_first_process():
+        return
+    scratch = 'start from scratch with --cfg-options'
+    scratch = f'{scratch} model.backbone.init_cfg=None'
+    if '://' not in source and not Path(source).is_file():
         raise UserError(
-            f'model.backbone.init_cfg.checkpoint: {path} is not a file; '
-            'train or fetch it first, or start from scratch with '
-            '--cfg-options model.backbone.init_cfg=None'
+            f'model.backbone.init_cfg.checkpoint: {source} is not a file; '
+            f'train or fetch it first, or {scratch}'
         )
+    if backbone.type != 'TransXNet':
+        return
+    with torch.device('meta'):
+        model = MODELS.build({**backbone, 'init_cfg': None})
+    try:
+        plan(model, source, init.get('prefix'), init.get('allow', ()))
+    except ValueError as error:
+        raise UserError(
+            f'model.backbone.init_cfg: {error}. Or {scratch}'
+        ) from error
 
 
 def checkpoint_to_load(config: Config) -> str | None:
@@ -80,31 +103,37 @@ def checkpoint_to_load(config: Config) -> str | None:
     return latest
 
 
-def check_checkpoint(path: str, model: nn.Module, config_name: str) -> None:
+def check_checkpoint(
+    path: str, model: nn.Module, config_name: str, allow: Sequence[str] = ()
+) -> None:
     """Check that a checkpoint file fits a model.
 
     Args:
-        path: The file. Anything with a scheme (``https://``) is left to
-            mmengine, which fetches it.
+        path: The file, its address or the name of published weights, which
+            are fetched. Other schemes (``s3://``) are left to mmengine.
         model: The model, wrapped or not.
         config_name: What the model was built from, for the message.
+        allow: Names, or patterns such as ``head.fc.*``, that need not fit.
 
     Raises:
         UserError: The file cannot be read, or the weights do not fit.
     """
-    if '://' in path:
+    if '://' in path and not path.startswith(LOCATED):
         return
     try:
-        state = state_dict_of(read_checkpoint(path))
+        state = state_dict_of(read_checkpoint(path_of(path)))
     except ValueError as error:
         raise UserError(str(error)) from error
     expected = {
         name.removeprefix('module.'): value
         for name, value in model.state_dict().items()
     }
-    reasons = misfits(state, expected)
-    if reasons:
+    outcome = fit(state, expected, allow)
+    if outcome.problems:
         raise UserError(
             f'checkpoint {path} does not fit the model of {config_name}: '
-            f'{"; ".join(reasons)}. Is it a checkpoint of this config?'
+            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
+            'config?'
         )
+    for line in outcome.report():
+        print_log(f'{path}: {line}', 'current')

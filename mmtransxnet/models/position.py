@@ -34,7 +34,7 @@ _PERIOD = 8
 
 
 def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
-    """Resize a relative position table as far as that keeps it small.
+    """Resize a relative position table to another number of tokens.
 
     Args:
         table: Position table ``(1, heads, Nq0, Nk0)``.
@@ -42,17 +42,30 @@ def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
         num_k: Number of keys Nk.
 
     Returns:
-        Table ``(1, heads, min(Nq0, Nq), Nk)``; the input itself where it
-        fits. Rows for more queries are made by :func:`attention`.
+        Table ``(1, heads, Nq, Nk)``; the input itself where it fits.
     """
-    # Programs for other engines contain no operator of ours.
-    if not torch.compiler.is_exporting():
-        num_q = min(num_q, table.size(-2))
     if tuple(table.shape[-2:]) == (num_q, num_k):
         return table
     return F.interpolate(
         table, size=(num_q, num_k), mode='bicubic', align_corners=False
     )
+
+
+def resize_as_far_as_small(table: Tensor, num_q: int, num_k: int) -> Tensor:
+    """Resize a table, but leave rows for more queries to :func:`attention`.
+
+    Args:
+        table: Position table ``(1, heads, Nq0, Nk0)``.
+        num_q: Number of queries Nq.
+        num_k: Number of keys Nk.
+
+    Returns:
+        Table ``(1, heads, min(Nq0, Nq), Nk)``.
+    """
+    # Programs for other engines contain no operator of ours.
+    if not torch.compiler.is_exporting():
+        num_q = min(num_q, table.size(-2))
+    return resize_position_table(table, num_q, num_k)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class OSRA(nn.Module):
         Args:
             x: Feature map ``(B, c, H, W)``.
             table: Position bias ``(1, heads, Nq0, Nk)``, see
-                :func:`resize_position_table`.
+                :func:`resize_as_far_as_small`.
 
         Returns:
             Feature map ``(B, c, H, W)``.

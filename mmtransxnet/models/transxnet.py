@@ -10,21 +10,29 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.fx
 from mmcv.cnn import ConvModule, build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmtransxnet.checkpoint import named
+from mmtransxnet.fit import drop_unused_norms, rename_classifier
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 from mmtransxnet.models.batch_norm import statistics_for
 from mmtransxnet.models.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
-from mmtransxnet.models.position import resize_position_table
+from mmtransxnet.models.position import (
+    resize_as_far_as_small,
+    resize_position_table,
+)
 from mmtransxnet.models.recompute import recompute
 from mmtransxnet.models.token_mixer import DMixer, IDConv
+from mmtransxnet.weights import load_weights
 
 MIN_SIZE = (
     32  # pixels; below, the last stage would have no position of its own
@@ -161,7 +169,7 @@ class Block(nn.Module):
         Args:
             x: Feature map ``(B, C, H, W)``.
             table: Position bias ``(1, heads, Nq0, Nk)``, see
-                :func:`resize_position_table`.
+                :func:`resize_as_far_as_small`.
 
         Returns:
             Feature map ``(B, C, H, W)``.
@@ -210,12 +218,15 @@ class TransXNet(BaseModule):
         conv_norm_cfg: Config of the batch norms beside convolutions.
         act_cfg: Config of the activations.
         init_cfg: Initialisation config of mmengine, for example
-            ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
+            ``dict(type='Pretrained', checkpoint='transxnet://t')``, with
+            what :func:`~mmtransxnet.weights.load_weights` takes beside.
             Without it weights start as published.
 
     Raises:
         ValueError: For settings out of range; the message says which.
     """
+
+    init_cfg: dict | list[dict] | None
 
     def __init__(
         self,
@@ -322,6 +333,83 @@ class TransXNet(BaseModule):
         for table in self.relative_pos_enc:
             nn.init.zeros_(table)
 
+    def init_weights(self) -> None:
+        """Start from ``init_cfg``.
+
+        Raises:
+            ValueError: The pretrained weights cannot be read or do not fit.
+        """
+        given = self.init_cfg
+        if not given or self.is_init:
+            super().init_weights()
+            return
+        configs = given if isinstance(given, list) else [given]
+        kinds = ('Pretrained', PretrainedInit)
+        pretrained = [c for c in configs if c['type'] in kinds]
+        self.init_cfg = [c for c in configs if c not in pretrained]
+        super().init_weights()
+        self.init_cfg = given
+        for config in pretrained:
+            load_weights(
+                self,
+                config['checkpoint'],
+                config.get('prefix'),
+                config.get('allow', ()),
+            )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args
+    ) -> None:
+        """Take tables of another design size, but no other architecture."""
+        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        drop_unused_norms(state_dict, prefix, own)
+        resized = self._resize_tables_in(state_dict, prefix)
+        if resized:
+            print_log(
+                f'Position tables resized: {"; ".join(resized)}', 'current'
+            )
+        found = {
+            name: state_dict[prefix + name]
+            for name in own
+            if prefix + name in state_dict
+        }
+        misfits = [
+            f'{name} {tuple(value.shape)} for {tuple(own[name].shape)}'
+            for name, value in found.items()
+            if value.shape != own[name].shape
+        ]
+        if misfits:
+            raise ValueError(
+                'the weights are of another architecture than this '
+                f'TransXNet: {len(misfits)} of another shape: '
+                f'{named(misfits)}'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _resize_tables_in(
+        self, state_dict: dict[str, Tensor], prefix: str
+    ) -> list[str]:
+        """Resize tables to this design size as the forward pass would."""
+        resized = []
+        for stage, own in enumerate(self.relative_pos_enc):
+            key = f'{prefix}relative_pos_enc.{stage}'
+            table = state_dict.get(key)
+            # Other heads are another architecture.
+            if table is None or table.shape[:-2] != own.shape[:-2]:
+                continue
+            if table.shape != own.shape:
+                size = own.shape[-2:]
+                # Not every type of half precision resizes everywhere.
+                state_dict[key] = resize_position_table(table.float(), *size)
+                resized.append(f'{key} {tuple(table.shape)} to {tuple(size)}')
+        return resized
+
+    def _checkpoint_filter(
+        self, state_dict: dict[str, Tensor], prefix: str, *args
+    ) -> None:
+        """Let mmpretrain's classifier load a published one; it calls this."""
+        rename_classifier(state_dict, prefix)
+
     def _parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
         """Everything that belongs to one stage."""
         parts = [self.network[2 * stage], self.relative_pos_enc[stage]]
@@ -367,34 +455,39 @@ class TransXNet(BaseModule):
         Raises:
             ValueError: The images are smaller than 32 pixels.
         """
-        height, width = x.shape[-2:]
-        if height < MIN_SIZE or width < MIN_SIZE:
-            raise ValueError(
-                f'TransXNet needs images of at least {MIN_SIZE} x '
-                f'{MIN_SIZE} pixels, got {height} x {width}; resize or pad'
-            )
-        x = self.patch_embed(x)
         outputs = []
         for stage in range(self.out_indices[-1] + 1):
-            if stage > 0:
-                x = self.network[2 * stage - 1](x)
-            table = self._resized_table(stage, *x.shape[-2:])
-            for block in self.network[2 * stage].children():
-                x = block(x, table)
+            x = self.forward_stage(stage, x)
             if stage in self.out_indices:
                 outputs.append(self.get_submodule(_norm_name(stage))(x))
         return tuple(outputs)
 
-    def _resized_table(self, stage: int, height: int, width: int) -> Tensor:
-        """Position table of a stage for a map, shared by its blocks.
+    def forward_stage(self, stage: int, x: Tensor) -> Tensor:
+        """Run one stage, with the stem or downsampling in front of it.
 
-        The keys have their final number, the queries where that is smaller.
+        Args:
+            stage: Which of the four.
+            x: Images for stage 0, else the output of the stage before,
+                ``(B, C, H, W)``.
+
+        Returns:
+            Feature map without its output norm.
+
+        Raises:
+            ValueError: The images are smaller than 32 pixels.
         """
-        reduction = self.arch['sr_ratio'][stage]
-        keys = math.ceil(height / reduction) * math.ceil(width / reduction)
-        return resize_position_table(
-            self.relative_pos_enc[stage], height * width, keys
+        if stage == 0:
+            _check_size(x)
+            x = self.patch_embed(x)
+        else:
+            x = self.network[2 * stage - 1](x)
+        table = _resized_table(
+            self.relative_pos_enc[stage], x, self.arch['sr_ratio'][stage]
         )
+        # The position table is the same for all blocks of a stage.
+        for block in self.network[2 * stage].children():
+            x = block(x, table)
+        return x
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
@@ -429,6 +522,25 @@ class TransXNet(BaseModule):
         else:
             return num_layers - 1, num_layers
         return 1 + sum(layers[:stage]) + block, num_layers
+
+
+# torch.fx cannot look inside: what they do depends on sizes.
+@torch.fx.wrap
+def _check_size(images: Tensor) -> None:
+    height, width = images.shape[-2:]
+    if height < MIN_SIZE or width < MIN_SIZE:
+        raise ValueError(
+            f'TransXNet needs images of at least {MIN_SIZE} x '
+            f'{MIN_SIZE} pixels, got {height} x {width}; resize or pad'
+        )
+
+
+@torch.fx.wrap
+def _resized_table(table: Tensor, x: Tensor, reduction: int) -> Tensor:
+    """Position table for a map ``(B, C, H, W)``, shared by its blocks."""
+    height, width = x.shape[-2:]
+    keys = math.ceil(height / reduction) * math.ceil(width / reduction)
+    return resize_as_far_as_small(table, height * width, keys)
 
 
 def _norm_name(stage: int) -> str:

@@ -77,7 +77,7 @@ def tiny_batch(config):
 def shrink(config) -> None:
     """Fewer proposals and regions, smaller tables: heads are slow on CPUs."""
     config.model.backbone.image_size = 64
-    train = config.model.train_cfg or {}
+    train = config.model.get('train_cfg') or {}
     if 'rpn_proposal' in train:
         train.rpn_proposal.update(nms_pre=64, max_per_img=16)
         stages = train.rcnn if isinstance(train.rcnn, list) else [train.rcnn]

@@ -33,7 +33,7 @@ def test_detection(name, weight_decay, exempt, size, drop_path):
     assert config.model.backbone.arch == size
     assert config.model.backbone.drop_path_rate == drop_path
     checkpoint = config.model.backbone.init_cfg.checkpoint
-    assert checkpoint.endswith(f'/transx-{size}.pth.tar')
+    assert checkpoint == f'transxnet://{size}'
     assert config.train_dataloader.batch_size == 2
     assert config.auto_scale_lr.base_batch_size == 16
     assert config.train_cfg.max_epochs == 12
@@ -90,6 +90,7 @@ def test_classification(size, drop_path, ema, edge):
 def test_fine_tuning_at_384():
     config = load('configs/classification/transxnet_b_384.py')
     assert config.model.backbone.image_size == 384
+    assert config.load_from == 'transxnet://b'
     assert config.model.train_cfg is None
     assert augmentations(config)['RandomResizedCrop'].scale == 384
     crop = config.test_dataloader.dataset.pipeline[2]

@@ -1,8 +1,12 @@
 """Data and checkpoints are checked before a run starts."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 from torch import nn
 
 import mmtransxnet  # noqa: F401
@@ -40,7 +44,9 @@ def data_config(root, **changes):
 @pytest.fixture
 def root(tmp_path):
     (tmp_path / 'images').mkdir()
-    (tmp_path / 'ann.json').touch()
+    Image.new('RGB', (8, 8)).save(tmp_path / 'images/a.png')
+    document = dict(images=[dict(file_name='a.png')])
+    (tmp_path / 'ann.json').write_text(json.dumps(document))
     (tmp_path / 'val.json').touch()
     return tmp_path
 
@@ -50,7 +56,7 @@ def test_complete_data_passes(root):
 
 
 def test_missing_root_is_named_with_the_remedy(tmp_path):
-    with pytest.raises(UserError, match='nowhere; run the builder'):
+    with pytest.raises(UserError, match=r'nowhere does not exist\. run the b'):
         check_data(data_config(tmp_path / 'nowhere'), ['train'])
 
 
@@ -60,7 +66,7 @@ def test_missing_root_is_named_with_the_remedy(tmp_path):
 )
 def test_missing_parts_are_named(root, missing, split):
     path = root / missing
-    path.rmdir() if path.is_dir() else path.unlink()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError, match=f'{missing}'):
         check_data(data_config(root), [split])
     other = {'train': 'val', 'val': 'train'}[split]

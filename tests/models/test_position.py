@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmtransxnet import TransXNet
 from mmtransxnet.models import position
-from mmtransxnet.models.position import attention, resize_position_table
+from mmtransxnet.models.position import attention, resize_as_far_as_small
 
 # Nq0, Nk0 -> Nq, Nk: rows or columns more, fewer, equal; few rows at all.
 SIZES = [
@@ -43,7 +43,7 @@ def inputs(num_q, num_k, table, dtype=torch.float64, batch=2, heads=2, dim=4):
 
 
 def ours(q, k, v, table):
-    resized = resize_position_table(table, q.size(2), k.size(2))
+    resized = resize_as_far_as_small(table, q.size(2), k.size(2))
     return attention(q, k, v, resized)
 
 
@@ -151,7 +151,7 @@ def test_nothing_as_large_as_the_resized_table_is_made():
         plain(*args).sum().backward()
     # Calls the operators without their wrapper, which hides what is inside.
     q, k, v, table = args
-    table = resize_position_table(table, 12544, 196)[0]
+    table = resize_as_far_as_small(table, 12544, 196)[0]
     with torch.no_grad(), _Largest() as blocks:
         out = position._attention._init_fn(q, k, v, table)
         position._attention_backward._init_fn(out, q, k, v, table)

@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 import torch
-from tiny import write_configs
 
 from mmtransxnet.checkpoint import read_checkpoint
 
@@ -19,11 +18,6 @@ def work(tmp_path_factory):
     return tmp_path_factory.mktemp('work')
 
 
-@pytest.fixture(scope='module')
-def configs(work):
-    return write_configs(work)
-
-
 def train(tool, config, work_dir, *options, flags=()):
     """Run tools/train.py with some --cfg-options."""
     arguments = [config, '--work-dir', work_dir, *flags]
@@ -35,7 +29,7 @@ def train(tool, config, work_dir, *options, flags=()):
 def test_classifier_pretrains_a_detector_that_is_evaluated(
     tool, work, configs
 ):
-    classifier, detector = configs
+    classifier, detector = configs['classifier'], configs['detector']
     status, log = train(tool, classifier, work / 'classifier')
     assert status == 0, log
     assert 'accuracy/top1' in log
@@ -66,12 +60,12 @@ def test_classifier_pretrains_a_detector_that_is_evaluated(
     (metrics,) = (work / 'test').glob('*/*.json')
     assert 'coco/bbox_mAP_50' in json.loads(metrics.read_text())
     predictions = pickle.loads((work / 'test/predictions.pkl').read_bytes())
-    assert len(predictions) == 4
-    assert len(list((work / 'test/drawn').rglob('*.jpg'))) == 4
+    assert len(predictions) == 5
+    assert len(list((work / 'test/drawn').rglob('*.jpg'))) == 5
 
     status, log = tool(
         'test.py',
-        detector,
+        configs['detector'],
         work / 'detector/epoch_2.pth',
         '--work-dir',
         work / 'folded',
@@ -85,12 +79,43 @@ def test_classifier_pretrains_a_detector_that_is_evaluated(
             assert found == pytest.approx(value, abs=2e-3), name
 
 
+def test_segmentor_in_mixed_precision(tool, work, configs):
+    """Trained by --amp, tested by --tta, every picture drawn."""
+    folder = work / 'segmentor'
+    config = configs['segmentor']
+    status, log = train(tool, config, folder, SCRATCH, flags=['--amp'])
+    assert status == 0, log
+    assert 'mIoU' in log
+    weights = read_checkpoint(str(folder / 'iter_4.pth'))['state_dict']
+    assert {w.dtype for w in weights.values()} == {torch.float32, torch.int64}
+
+    status, log = tool(
+        'test.py', config, folder / 'iter_4.pth', '--work-dir', folder,
+        '--tta', '--show-dir', work / 'maps',
+    )  # fmt: skip
+    assert status == 0, log
+    assert 'mIoU' in log
+    assert len(list((work / 'maps').rglob('*.png'))) == 5
+
+
+def test_no_augmented_testing_where_the_config_has_none(
+    tool, tmp_path, configs
+):
+    outcome = tool('test.py', configs['detector'], 'x.pth', '--tta')
+    assert 'has no tta_model and no tta_pipeline' in one_error(*outcome)
+
+
+def test_no_sharding_without_gpus(tool, tmp_path, configs):
+    outcome = train(tool, configs['detector'], tmp_path, flags=['--fsdp'])
+    assert '--fsdp needs GPUs' in one_error(*outcome)
+
+
 def test_resume_goes_on(tool, work, configs):
-    status, log = train(tool, configs[1], work / 'resumed', SCRATCH)
+    status, log = train(tool, configs['detector'], work / 'resumed', SCRATCH)
     assert status == 0, log
     status, log = train(
         tool,
-        configs[1],
+        configs['detector'],
         work / 'resumed',
         'train_cfg.max_epochs=3',
         flags=['--resume'],
@@ -111,7 +136,11 @@ def one_error(status, log):
 
 def test_missing_data(tool, tmp_path, configs):
     outcome = tool(
-        'train.py', configs[1], '--work-dir', tmp_path, root=tmp_path / 'none'
+        'train.py',
+        configs['detector'],
+        '--work-dir',
+        tmp_path,
+        root=tmp_path / 'none',
     )
     line = one_error(*outcome)
     assert str(tmp_path / 'none') in line
@@ -119,27 +148,31 @@ def test_missing_data(tool, tmp_path, configs):
 
 
 def test_unknown_option(tool, tmp_path, configs):
-    outcome = train(tool, configs[1], tmp_path, 'model.backbone.with_cpp=True')
+    outcome = train(
+        tool, configs['detector'], tmp_path, 'model.backbone.with_cpp=True'
+    )
     assert "did you mean 'with_cp'" in one_error(*outcome)
 
 
 def test_missing_pretrained_weights(tool, tmp_path, configs):
     gone = 'model.backbone.init_cfg.checkpoint=gone.pth'
-    outcome = train(tool, configs[1], tmp_path, gone)
+    outcome = train(tool, configs['detector'], tmp_path, gone)
     line = one_error(*outcome)
     assert 'gone.pth is not a file' in line
     assert SCRATCH in line
 
 
 def test_resume_from_nothing(tool, tmp_path, configs):
-    outcome = train(tool, configs[1], tmp_path, flags=['--resume'])
+    outcome = train(tool, configs['detector'], tmp_path, flags=['--resume'])
     assert 'no checkpoint' in one_error(*outcome)
 
 
 def test_checkpoint_of_another_model(tool, tmp_path, configs):
     path = tmp_path / 'other.pth'
     torch.save({'state_dict': {'weight': torch.zeros(3)}}, path)
-    outcome = tool('test.py', configs[1], path, '--work-dir', tmp_path)
+    outcome = tool(
+        'test.py', configs['detector'], path, '--work-dir', tmp_path
+    )
     line = one_error(*outcome)
     assert 'does not fit' in line
     assert 'weight' in line

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from helpers import MICRO, ROOT
 
+_HEADER = "_base_ = '{root}/configs/{base}_digits.py'\n"
+
 _LOADERS = '\n'.join(
     f'{split}_dataloader = dict('
     'batch_size=2, num_workers=0, persistent_workers=False)'
@@ -14,7 +16,6 @@ _LOADERS = '\n'.join(
 )
 
 _CLASSIFIER = """
-_base_ = '{root}/configs/classification/transxnet_t_digits.py'
 model = dict(
     backbone=dict(arch=dict(_delete_=True, **{micro})),
     head=dict(in_channels=64))
@@ -23,7 +24,6 @@ default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
 """
 
 _DETECTOR = """
-_base_ = '{root}/configs/detection/maskrcnn_transxnet_t_digits.py'
 model = dict(
     backbone=dict(arch=dict(_delete_=True, **{micro})),
     neck=dict(in_channels=[16, 32, 48, 64]))
@@ -31,10 +31,45 @@ train_cfg = dict(max_epochs=2)
 default_hooks = dict(logger=dict(interval=1))
 """
 
+_SEGMENTOR = """
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, **{micro})),
+    neck=dict(in_channels=[16, 32, 48, 64]))
+train_cfg = dict(max_iters=4, val_interval=4)
+default_hooks = dict(checkpoint=dict(interval=2), logger=dict(interval=1))
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale=(96, 96), keep_ratio=True),
+                dict(type='Resize', scale=(128, 128), keep_ratio=True),
+            ],
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+            ],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ]),
+]
+"""
 
-def write_configs(folder: Path) -> tuple[Path, Path]:
-    """Write a tiny classifier's and a tiny detector's config."""
-    paths = folder / 'classifier.py', folder / 'detector.py'
-    for path, text in zip(paths, (_CLASSIFIER, _DETECTOR), strict=True):
-        path.write_text(text.format(root=ROOT, micro=MICRO) + _LOADERS)
+_CONFIGS = dict(
+    classifier=('classification/transxnet_t', _CLASSIFIER),
+    detector=('detection/maskrcnn_transxnet_t', _DETECTOR),
+    segmentor=('segmentation/sfpn_transxnet_t', _SEGMENTOR),
+)
+
+
+def write_configs(folder: Path) -> dict[str, Path]:
+    """Write a tiny classifier's, detector's and segmentor's config."""
+    paths = {}
+    for name, (base, text) in _CONFIGS.items():
+        paths[name] = folder / f'{name}.py'
+        paths[name].write_text(
+            (_HEADER + text).format(root=ROOT, base=base, micro=MICRO)
+            + _LOADERS
+        )
     return paths

@@ -54,7 +54,11 @@ def entry(
         'Name': Path(config).stem,
         'In Collection': 'TransXNet digits',
         'Config': config,
-        'Metadata': {'Training Minutes': round(minutes, 1)},
+        'Metadata': {
+            'Training Minutes': round(minutes, 1),
+            # Percentage points, for reproduce.py: of these very weights.
+            'Tolerance': 0.1,
+        },
         'Results': [
             {'Task': task, 'Dataset': 'embedded digits', 'Metrics': metrics}
         ],
@@ -100,7 +104,7 @@ def write_metafile(path: Path, models: list[dict[str, Any]]) -> None:
             'Training Resources': f'{os.cpu_count()} CPU cores, '
             f'{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, '
             f'{torch.get_num_threads()} threads',
-            'Torch': torch.__version__,
+            'Torch': str(torch.__version__),
         },
         'README': 'docs/demo.md',
     }

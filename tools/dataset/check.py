@@ -23,16 +23,19 @@ def main() -> None:
     for name in ('split', 'folder', 'pictures', 'published', 'state'):
         table.add_column(name, overflow='fold')
     for one in layouts:
-        complaints = [*one.problems, *one.notes]
+        told = 'see below' if one.problems or one.notes else 'good'
         table.add_row(
             one.split,
             str(one.folder),
             f'{one.images:,}',
             f'{one.expected:,}' if one.expected else '',
-            '; '.join(complaints) or 'good',
+            told,
         )
     Console().print(table)
-    if any(one.problems or one.notes for one in layouts):
+    complaints = [c for one in layouts for c in (*one.problems, *one.notes)]
+    for complaint in dict.fromkeys(complaints):
+        print(complaint)
+    if complaints:
         sys.exit(f'error: {config.get("data_remedy", "mend data_root")}')
 
 

@@ -20,4 +20,6 @@ randomness = dict(seed=None, deterministic=False, diff_rank_seed=False)
 vis_backends = [dict(type='LocalVisBackend')]
 log_level = 'INFO'
 load_from = None
+# Names that need not fit load_from, as a new head's: 'roi_head.bbox_head.*'
+load_allow = []
 resume = False

@@ -1,0 +1,275 @@
+"""Predict and draw with any model of the suite, through the libraries."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+from torch import nn
+
+from mmtransxnet.apis.sources import (
+    Source,
+    VideoFile,
+    VideoFrames,
+    as_inputs,
+    find_sources,
+    read_picture,
+    write_picture,
+)
+from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
+from mmtransxnet.engine.config import load_config
+from mmtransxnet.engine.errors import UserError
+from mmtransxnet.fit import fit
+from mmtransxnet.loaders import path_of
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a picture or a frame.
+
+    Attributes:
+        source: Path of the file, or number of the camera.
+        frame: Number of the frame from 0, None for a picture.
+        prediction: The library's data sample, None if it failed.
+        drawing: The file with the drawing, None if none was wanted.
+        error: Why it failed.
+    """
+
+    source: Path | int
+    frame: int | None = None
+    prediction: Any = None
+    drawing: Path | None = None
+    error: str | None = None
+
+
+class Inferencer:
+    """A trained classifier, detector or segmentor.
+
+    Args:
+        config: Config file, or a config.
+        checkpoint: Checkpoint file, address or ``transxnet://`` name; nothing
+            in it is run, and it must fit the model.
+        device: Where to run; the first GPU if there is one.
+        score_thr: Score from which detections are drawn.
+
+    Raises:
+        UserError: The config is of another task, or the checkpoint cannot
+            be read or does not fit.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | None = None,
+        score_thr: float = 0.3,
+    ) -> None:
+        if not isinstance(config, Config):
+            config = load_config(str(config))
+        scope = config.get('default_scope')
+        if scope not in _BUILDERS:
+            raise UserError(
+                f'default_scope = {scope!r} in the config: expected one of '
+                f'{", ".join(_BUILDERS)}'
+            )
+        content = _read(str(checkpoint))
+        # Of models of two tasks in one process, each has its own scope.
+        with (
+            DefaultScope.overwrite_default_scope(scope),
+            warnings.catch_warnings(),
+        ):
+            # The weights come next; they are checked, unlike there.
+            warnings.filterwarnings('ignore', message='.*[Cc]heckpoint.*')
+            warnings.filterwarnings('ignore', message='weights is None.*')
+            self._library = _BUILDERS[scope](config, device)
+        _load(self._library.model, content, str(checkpoint))
+        self._meta = _dataset_meta(content, config)
+        self._scope = scope
+        self._score_thr = score_thr
+        self._tell_meta()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, in evaluation mode."""
+        return self._library.model
+
+    def _tell_meta(self) -> None:
+        """Let the library name and colour the classes of the training."""
+        if self._scope == 'mmpretrain':
+            self._library.classes = self._meta.get('classes')
+            return
+        known = {**self._library.model.dataset_meta, **self._meta}
+        self._library.model.dataset_meta = known
+        self._library.visualizer.dataset_meta = known
+
+    def predict(self, image: np.ndarray) -> Any:
+        """Predict one picture.
+
+        Args:
+            image: Blue, green, red ``(H, W, 3)``, uint8.
+
+        Returns:
+            The library's data sample.
+        """
+        (batch,) = self._library.preprocess([image], batch_size=1)
+        # mmdet's comes with the picture.
+        data = batch[1] if self._scope == 'mmdet' else batch
+        return self._library.forward(data)[0]
+
+    def draw(self, image: np.ndarray, prediction: Any) -> np.ndarray:
+        """Draw a prediction.
+
+        Args:
+            image: Blue, green, red ``(H, W, 3)``, uint8.
+            prediction: What :meth:`predict` returned.
+
+        Returns:
+            Blue, green, red ``(H, W, 3)``, uint8.
+        """
+        # The visualizers take arrays for red, green, blue.
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        if self._scope == 'mmpretrain':
+            drawn = self._library.visualizer.visualize_cls(
+                rgb, prediction, classes=self._library.classes, draw_gt=False
+            )
+        else:
+            flags: dict[str, Any] = {'return_vis': True}
+            if self._scope == 'mmdet':
+                flags['pred_score_thr'] = self._score_thr
+            (drawn,) = self._library.visualize([rgb], [prediction], **flags)
+        return np.ascontiguousarray(drawn[..., ::-1])
+
+    def __call__(
+        self,
+        inputs: str | Path | int | Sequence[str | Path | int],
+        out_dir: str | Path | None = None,
+    ) -> Iterator[Result]:
+        """Go through pictures, folders, videos and cameras.
+
+        Nothing happens before the results are asked for, so a video never
+        has to fit into memory. A file that fails does not stop the others.
+
+        Args:
+            inputs: Files, folders, numbers of cameras; one or several.
+            out_dir: Folder for the drawings.
+
+        Yields:
+            A result for each picture and each frame.
+        """
+        for source in find_sources(as_inputs(inputs)):
+            target = Path(out_dir) / source.target if out_dir else None
+            run = self._video if source.is_video else self._picture
+            try:
+                yield from run(source, target)
+            # What torch and the libraries raise for odd pictures.
+            except (OSError, ValueError, RuntimeError) as error:
+                yield Result(source.origin, error=_reason(error))
+
+    def _picture(
+        self, source: Source, target: Path | None
+    ) -> Iterator[Result]:
+        image = read_picture(Path(str(source.origin)))
+        prediction = self.predict(image)
+        if target:
+            write_picture(target, self.draw(image, prediction))
+        yield Result(source.origin, None, prediction, target)
+
+    def _video(self, source: Source, target: Path | None) -> Iterator[Result]:
+        frames = VideoFrames(source.origin)
+        count = 0
+        with ExitStack() as stack:
+            video = None
+            if target:
+                video = stack.enter_context(VideoFile(target, frames.fps))
+            for count, image in enumerate(frames, 1):
+                prediction = self.predict(image)
+                if video:
+                    video.write(self.draw(image, prediction))
+                yield Result(source.origin, count - 1, prediction, target)
+        if not count:
+            raise OSError(f'{source.origin} has no frame that can be read')
+
+
+def _classification(config: Config, device: str | None) -> Any:
+    from mmpretrain.apis import ImageClassificationInferencer
+    from mmpretrain.visualization import UniversalVisualizer
+
+    library = ImageClassificationInferencer(
+        config, pretrained=False, device=device
+    )
+    library.visualizer = UniversalVisualizer()
+    return library
+
+
+def _detection(config: Config, device: str | None) -> Any:
+    from mmdet.apis import DetInferencer
+
+    config = _drawing_only(config, 'DetLocalVisualizer')
+    return DetInferencer(config, device=device, show_progress=False)
+
+
+def _segmentation(config: Config, device: str | None) -> Any:
+    from mmseg.apis import MMSegInferencer
+
+    config = _drawing_only(config, 'SegLocalVisualizer')
+    return MMSegInferencer(config, device=device, show_progress=False)
+
+
+_BUILDERS: Mapping[str, Callable[[Config, str | None], Any]] = {
+    'mmpretrain': _classification,
+    'mmdet': _detection,
+    'mmseg': _segmentation,
+}
+
+
+def _drawing_only(config: Config, visualizer: str) -> Config:
+    """A copy whose visualizer draws and stores nothing by itself."""
+    config = config.copy()
+    settings = config.get('visualizer') or dict(type=visualizer)
+    config.visualizer = {**settings, 'vis_backends': None}
+    return config
+
+
+def _read(checkpoint: str) -> dict[str, Any]:
+    """The content of a checkpoint, from a file, an address or by name."""
+    try:
+        return read_checkpoint(path_of(checkpoint))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _load(model: nn.Module, content: Mapping[str, Any], name: str) -> None:
+    outcome = fit(state_dict_of(content), model.state_dict())
+    if outcome.problems:
+        raise UserError(
+            f'checkpoint {name} does not fit the model of the config: '
+            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
+            'config?'
+        )
+    model.load_state_dict(outcome.state, strict=False)
+
+
+def _dataset_meta(
+    content: Mapping[str, Any], config: Config
+) -> dict[str, Any]:
+    """Names and colours of the classes: the checkpoint's or the config's."""
+    stored = (content.get('meta') or {}).get('dataset_meta')
+    if stored:
+        return {name.lower(): value for name, value in stored.items()}
+    dataset = config.test_dataloader.dataset
+    with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
+        described = getattr(registry.get(dataset.type), 'METAINFO', {})
+    meta = {**described, **(dataset.get('metainfo') or {})}
+    return {
+        name: meta[name] for name in ('classes', 'palette') if name in meta
+    }
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

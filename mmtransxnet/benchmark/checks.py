@@ -1,0 +1,139 @@
+"""Is there what an evaluation needs? Asked of all rows before the first."""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from mmtransxnet.benchmark.rows import Row
+from mmtransxnet.checkpoint import read_checkpoint
+from mmtransxnet.engine.config import load_config
+from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.layout import inspect_layout
+from mmtransxnet.engine.preflight import check_data
+from mmtransxnet.loaders import path_of
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A row, and whether it can be evaluated.
+
+    Attributes:
+        row: The row.
+        checkpoint: File, URL or name of the weights.
+        identity: Changes when the config or the weights do.
+        state: ``'ready'``, or why not: ``'nothing published'``, ``'no
+            config'``, ``'no data'``, ``'no weights'``.
+        reason: The remedy.
+    """
+
+    row: Row
+    checkpoint: str = ''
+    identity: str = ''
+    state: str = 'ready'
+    reason: str = ''
+
+
+def check_rows(
+    rows: Sequence[Row], folder: Path | None, options: Sequence[str]
+) -> list[Checked]:
+    """Look at configs, data and weights.
+
+    Args:
+        rows: The rows.
+        folder: Folder of checkpoints that go before the published weights:
+            ``NAME.pth``, a published file's name, or a work directory
+            ``NAME/``.
+        options: ``--cfg-options`` of all runs.
+    """
+    looked: dict[str, str] = {}
+    return [_check(row, folder, options, looked) for row in rows]
+
+
+def _check(
+    row: Row,
+    folder: Path | None,
+    options: Sequence[str],
+    looked: dict[str, str],
+) -> Checked:
+    if not row.figures:
+        return Checked(row, state='nothing published')
+    try:
+        config = load_config(row.config, parse_options(options))
+    except UserError as error:
+        return Checked(row, state='no config', reason=str(error))
+    problem = _data_problem(config, looked)
+    if problem:
+        return Checked(row, state='no data', reason=problem)
+    checkpoint = _find(row, folder)
+    if checkpoint is None:
+        where = f'in {folder} or ' if folder else ''
+        return Checked(
+            row,
+            state='no weights',
+            reason=f'none {where}named by the metafile; see --checkpoints',
+        )
+    try:
+        _open(checkpoint)
+    except ValueError as error:
+        return Checked(row, checkpoint, state='no weights', reason=str(error))
+    return Checked(row, checkpoint, _identity(config, checkpoint))
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any] | None:
+    """``--cfg-options`` as the tools read them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    given = ['--cfg-options', *options] if options else []
+    return parser.parse_args(given).cfg_options
+
+
+def _data_problem(config: Config, looked: dict[str, str]) -> str:
+    """What is wrong with the data; each set is looked at once.
+
+    A part of a published set is enough to run, not to compare.
+    """
+    dataset = dict(config.test_dataloader.dataset)
+    dataset.pop('pipeline', None)
+    key = repr((dataset, config.get('test_evaluator')))
+    if key not in looked:
+        try:
+            check_data(config, ['test'])
+            layouts = inspect_layout(config, ['test'])
+            looked[key] = '; '.join(n for one in layouts for n in one.notes)
+        except UserError as error:
+            looked[key] = str(error)
+    return looked[key]
+
+
+def _find(row: Row, folder: Path | None) -> str | None:
+    """The checkpoint of a row: one of the user's, or the published one."""
+    if folder:
+        names = [f'{row.name}.pth']
+        if row.weights:
+            names.append(Path(row.weights).name)
+        for path in (folder / name for name in names):
+            if path.is_file():
+                return str(path)
+        last = folder / row.name / 'last_checkpoint'
+        if last.is_file():
+            return last.read_text().strip()
+    return row.weights
+
+
+def _open(checkpoint: str) -> None:
+    """Open the weights, which fetches them where they are elsewhere."""
+    read_checkpoint(path_of(checkpoint))
+
+
+def _identity(config: Config, checkpoint: str) -> str:
+    weights = checkpoint
+    if '://' not in checkpoint:
+        status = Path(checkpoint).stat()
+        weights += f' {status.st_size} {status.st_mtime_ns}'
+    text = f'{config.pretty_text}\n{weights}'
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

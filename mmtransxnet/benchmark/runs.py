@@ -1,0 +1,153 @@
+"""Evaluate a row with the tool a user calls, and compare."""
+
+import json
+import math
+import subprocess
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from mmtransxnet.benchmark.checks import Checked
+from mmtransxnet.benchmark.commands import Launch, evaluation_command
+from mmtransxnet.benchmark.rows import METRICS, Row
+
+
+@dataclass
+class Outcome:
+    """What came of a row.
+
+    Attributes:
+        name: Name of the row.
+        state: ``'reproduced'``, ``'differs'``, ``'failed'``, or why it was
+            not evaluated.
+        measured: Metrics in percent, by the metafile's names.
+        reason: Why it is so, where the figures do not say.
+        minutes: Wall time of the evaluation.
+        identity: Of the config and weights that were evaluated.
+        checkpoint: The weights.
+        command: The command line.
+    """
+
+    name: str
+    state: str
+    measured: dict[str, float] = field(default_factory=dict)
+    reason: str = ''
+    minutes: float = 0.0
+    identity: str = ''
+    checkpoint: str = ''
+    command: list[str] = field(default_factory=list)
+
+
+def load_outcomes(folder: Path) -> dict[str, Outcome]:
+    """Outcomes of earlier runs in a folder, by name."""
+    outcomes = {}
+    for path in sorted(folder.glob('*/outcome.json')):
+        outcome = Outcome(**json.loads(path.read_text()))
+        outcomes[outcome.name] = outcome
+    return outcomes
+
+
+def still_holds(earlier: Outcome, checked: Checked) -> bool:
+    """Whether an earlier outcome is of this config and these weights.
+
+    Figures that were published since are not in it.
+    """
+    return (
+        earlier.identity == checked.identity
+        and earlier.measured.keys() >= checked.row.figures.keys()
+    )
+
+
+def evaluate(
+    checked: Checked, launch: Launch, root: Path, folder: Path
+) -> Outcome:
+    """Evaluate a row that is ready, and keep the outcome.
+
+    Args:
+        checked: The row.
+        launch: How the processes are started.
+        root: Folder that has ``tools/`` and ``configs/``.
+        folder: Folder of the outcomes; logs go to ``NAME/``.
+    """
+    row = checked.row
+    work_dir = folder / row.name
+    work_dir.mkdir(parents=True, exist_ok=True)
+    command = evaluation_command(
+        launch, row.name, row.config, checked.checkpoint, work_dir
+    )
+    start = time.time()
+    log = work_dir / 'output.log'
+    with log.open('w') as file:
+        status = subprocess.run(
+            command.words,
+            cwd=root,
+            env=command.full_environment(),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        ).returncode
+    outcome = Outcome(
+        name=row.name,
+        state='failed',
+        minutes=round((time.time() - start) / 60, 2),
+        identity=checked.identity,
+        checkpoint=checked.checkpoint,
+        command=command.words,
+    )
+    if status:
+        outcome.reason = f'{_complaint(log)} (status {status}, see {log})'
+    else:
+        _take_metrics(outcome, row, work_dir, start)
+    judge(outcome, row)
+    _keep(outcome, work_dir / 'outcome.json')
+    return outcome
+
+
+def _complaint(log: Path) -> str:
+    """The line of a log that says what went wrong."""
+    lines = [line for line in log.read_text().splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith('error:')]
+    return (errors or lines or ['no output'])[-1].strip()
+
+
+def _take_metrics(
+    outcome: Outcome, row: Row, work_dir: Path, start: float
+) -> None:
+    """Read the metrics that the Runner wrote since the start."""
+    files = [
+        path
+        for path in work_dir.glob('*/*.json')
+        if path.stat().st_mtime >= math.floor(start)
+    ]
+    if not files:
+        outcome.reason = f'no metrics were written into {work_dir}'
+        return
+    latest = max(files, key=lambda path: path.stat().st_mtime)
+    metrics = json.loads(latest.read_text())
+    for name in row.figures:
+        key, factor = METRICS[name]
+        value = metrics.get(key, math.nan)
+        if not math.isfinite(value):
+            what = f'{key} is {value}' if key in metrics else f'no {key}'
+            outcome.reason = f'{latest}: {what}'
+            return
+        outcome.measured[name] = value * factor
+
+
+def judge(outcome: Outcome, row: Row) -> None:
+    """Compare with the published figures, if all were measured."""
+    if not outcome.measured.keys() >= row.figures.keys():
+        outcome.state = 'failed'
+        return
+    within = all(
+        # The last digit of sums in floating point is not meant.
+        abs(outcome.measured[name] - figure) <= row.tolerances[name] + 1e-6
+        for name, figure in row.figures.items()
+    )
+    outcome.state = 'reproduced' if within else 'differs'
+
+
+def _keep(outcome: Outcome, path: Path) -> None:
+    """Write an outcome so that a kill leaves the old one or the new one."""
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(asdict(outcome), indent=2))
+    temporary.replace(path)

@@ -1,0 +1,104 @@
+"""The built wheel, installed outside the source tree, is all one needs."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers import ROOT
+
+PIP = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    """A folder with the installed wheel, built from a copy of the tree."""
+    folder = tmp_path_factory.mktemp('wheel')
+    source = folder / 'source'
+    source.mkdir()
+    listed = subprocess.run(
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    offline = ['--no-deps', '--no-build-isolation', '--no-index']
+    subprocess.run(
+        [*PIP, 'wheel', *offline, '-w', str(folder), str(source)], check=True
+    )
+    (wheel,) = folder.glob('*.whl')
+    subprocess.run(
+        [*PIP, 'install', *offline, '--target', str(folder / 'site'), wheel],
+        check=True,
+    )
+    return folder / 'site'
+
+
+def run(site, *command):
+    """Run Python where only the installed wheel can be found."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=site.parent,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_configs_of_the_wheel_build_models(site):
+    program = """
+import mmtransxnet
+from pathlib import Path
+from mmtransxnet.engine import load_config
+from mmtransxnet.engine.cost import build_on_meta
+home = Path(mmtransxnet.__file__).parent
+print(home)
+for path in sorted((home / '.mim/configs').glob('[!_]*/*_t.py')):
+    model = build_on_meta(load_config(str(path)))
+    print(path.stem, type(model).__name__)
+"""
+    told = run(site, '-c', program).splitlines()
+    # Beside what the libraries log.
+    assert {line for line in told if ' - INFO - ' not in line} == {
+        str(site / 'mmtransxnet'),
+        'transxnet_t ImageClassifier',
+        'retinanet_transxnet_t RetinaNet',
+        'maskrcnn_transxnet_t MaskRCNN',
+        'sfpn_transxnet_t EncoderDecoder',
+        'upernet_transxnet_t EncoderDecoder',
+    }
+
+
+def test_tools_of_the_wheel_run(site):
+    mim = site / 'mmtransxnet/.mim'
+    config = mim / 'configs/classification/transxnet_t.py'
+    told = run(site, mim / 'tools/analysis/get_flops.py', config)
+    assert '12.83 M' in told
+    assert '1.80 GMACs' in told
+
+
+def test_the_index_of_the_wheel_names_files_that_are_there(site):
+    mim = site / 'mmtransxnet/.mim'
+    index = yaml.safe_load((mim / 'model-index.yml').read_text())
+    configs = [
+        model['Config']
+        for name in index['Import']
+        for model in yaml.safe_load((mim / name).read_text())['Models']
+    ]
+    assert len(configs) == 22
+    for config in configs:
+        assert (mim / config).is_file()
+    assert (mim / 'tools/dist_train.sh').stat().st_mode & 0o100
+
+
+def test_no_tests_and_no_caches_in_the_wheel(site):
+    packages = {path.name for path in site.iterdir() if path.is_dir()}
+    assert {p for p in packages if not p.endswith('.dist-info')} == {
+        'mmtransxnet'
+    }

@@ -1,0 +1,89 @@
+"""Two processes train and evaluate as one would, started as users do."""
+
+import pickle
+import socket
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from mmtransxnet.checkpoint import read_checkpoint
+
+SCRATCH = 'model.backbone.init_cfg=None'
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
+
+
+def assert_equal(one, other, where='prediction'):
+    """Whether two nested predictions are the same to the last bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, Mapping):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f'{where}.{key}')
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_equal(*pair, f'{where}.{number}')
+    elif isinstance(one, torch.Tensor | np.ndarray):
+        assert one.shape == other.shape, where
+        assert (one == other).all(), where
+    else:
+        assert one == other, where
+
+
+@pytest.mark.parametrize('task', ['classifier', 'detector', 'segmentor'])
+def test_two_processes(tool, configs, tmp_path, task):
+    """Trains without unused parameters; evaluates sample for sample."""
+    config = configs[task]
+    status, log = tool(
+        'dist_train.sh', config, 2, '--work-dir', tmp_path,
+        '--cfg-options', SCRATCH, PORT=free_port(),
+    )  # fmt: skip
+    assert status == 0, log
+    # A process tells that there is another; parameters that only one of
+    # them used would have stopped the second iteration.
+    assert 'Distributed training: True' in log
+    assert 'GPU number: 2' in log
+    checkpoint = (tmp_path / 'last_checkpoint').read_text()
+    assert read_checkpoint(checkpoint)['meta']['iter'] > 1
+
+    predictions = {}
+    common = ['--cfg-options', 'test_dataloader.batch_size=1']
+    for name, start, processes in (
+        ('one', 'test.py', []),
+        ('two', 'dist_test.sh', [2]),
+    ):
+        status, log = tool(
+            start, config, checkpoint, *processes, '--work-dir', tmp_path,
+            '--out', tmp_path / f'{name}.pkl', *common, PORT=free_port(),
+        )  # fmt: skip
+        assert status == 0, log
+        file = tmp_path / f'{name}.pkl'
+        predictions[name] = pickle.loads(file.read_bytes())
+    assert len(predictions['one']) >= 5
+    assert_equal(predictions['one'], predictions['two'])
+
+
+def test_all_processes_end_with_one_error(tool, configs, tmp_path):
+    status, log = tool(
+        'dist_train.sh', configs['detector'], 2, '--work-dir', tmp_path,
+        root=tmp_path / 'none', PORT=free_port(),
+    )  # fmt: skip
+    assert status != 0
+    assert log.count('error: the data is not as needed') == 1
+
+
+@pytest.mark.parametrize(
+    'script',
+    ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'],
+)
+def test_scripts_say_what_they_take(tool, script):
+    status, log = tool(script)
+    assert status == 2
+    assert f'tools/{script}' in log

@@ -1,0 +1,96 @@
+"""Predict pictures, folders, videos or a camera and draw the results."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmtransxnet.apis import Inferencer, Result
+from mmtransxnet.engine import UserError, load_config, report_user_errors
+
+
+def parse_args() -> argparse.Namespace:
+    """Read what to look at, with what, and where drawings go."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'inputs', nargs='*', help='pictures, videos, folders of them'
+    )
+    parser.add_argument(
+        '--webcam', type=int, help='number of a camera; end with Ctrl-C'
+    )
+    parser.add_argument('--out', required=True, help='folder for drawings')
+    parser.add_argument('--device', help='cpu, cuda:0, ...')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='score from which detections are drawn',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override the config: key=value, key="[a,b]"',
+    )
+    args = parser.parse_args()
+    if not args.inputs and args.webcam is None:
+        parser.error('name pictures, videos or folders, or a --webcam')
+    return args
+
+
+class Summary:
+    """Tells how it goes on, and how it went."""
+
+    def __init__(self) -> None:
+        self.good: set[Path | int] = set()
+        self.failed: dict[Path | int, str] = {}
+
+    def add(self, result: Result) -> None:
+        """Take note of a result."""
+        if result.error is not None:
+            self.failed[result.source] = result.error
+            print(f'failed: {result.source}: {result.error}', file=sys.stderr)
+        elif result.source not in self.good:
+            self.good.add(result.source)
+            print(f'{result.source} -> {result.drawing}', flush=True)
+
+    def close(self) -> None:
+        """Say what failed; exit with 1 if something did, or nothing was."""
+        print(f'{len(self.good)} drawn, {len(self.failed)} failed')
+        if self.failed or not self.good:
+            names = ', '.join(str(source) for source in self.failed)
+            sys.exit(f'error: failed: {names or "there was nothing to draw"}')
+
+
+def main() -> None:
+    """Build the model, go through the inputs."""
+    args = parse_args()
+    inputs = [*args.inputs]
+    if args.webcam is not None:
+        inputs.append(args.webcam)
+    summary = Summary()
+    with report_user_errors():
+        try:
+            Path(args.out).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f'--out {args.out}: {error.strerror}') from error
+        model = Inferencer(
+            load_config(args.config, args.cfg_options),
+            args.checkpoint,
+            args.device,
+            args.score_thr,
+        )
+    results = model(inputs, args.out)
+    try:
+        for result in results:
+            summary.add(result)
+    except KeyboardInterrupt:
+        results.close()  # finishes the file of a video
+    summary.close()
+
+
+if __name__ == '__main__':
+    main()
