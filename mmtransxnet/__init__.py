@@ -12,7 +12,11 @@ from mmtransxnet import ops
 ops.install()
 
 from mmtransxnet import loaders  # noqa: E402
-from mmtransxnet.engine import distributed, optim  # noqa: E402, F401
+from mmtransxnet.engine import (  # noqa: E402, F401
+    distributed,
+    fold,
+    optim,
+)
 from mmtransxnet.models import TransXNet  # noqa: E402
 from mmtransxnet.version import __version__  # noqa: E402
 

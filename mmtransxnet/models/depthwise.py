@@ -1,4 +1,4 @@
-"""Depthwise convolution whose weight gradient is fast on a CPU.
+"""Depthwise convolution without the slow paths of CPU libraries.
 
 The gradient of a depthwise kernel correlates each channel of the input with
 the same channel of the output's gradient. That is a depthwise convolution
@@ -6,6 +6,9 @@ again, with the gradient as a kernel as large as the map, of which only
 ``K x K`` results are wanted. The libraries' backward kernels are 4 to 20
 times slower than this for K of 5 and more (docs/performance.md), and were
 more than half of a training step.
+
+A kernel of one value only scales its channel; the libraries' convolutions
+take about ten times as long as the multiplication.
 """
 
 from typing import Any
@@ -73,7 +76,7 @@ def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     return correlation.reshape(b, *weight.shape).sum(dim=0)
 
 
-def _plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(
         x,
         weight,
@@ -83,20 +86,32 @@ def _plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     )
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve with kernels ``(C, 1, 1, 1)``."""
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    scaled = x.to(dtype) * weight.view(-1, 1, 1).to(dtype)
+    return scaled if bias is None else scaled + bias.view(-1, 1, 1).to(dtype)
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve each channel with its own kernel, keeping height and width.
 
     Args:
         x: Feature map ``(B, C, H, W)``.
         weight: Kernels ``(C, 1, K, K)``, K odd.
-        bias: Bias ``(C,)``.
+        bias: Bias ``(C,)``, if there is one.
 
     Returns:
         Feature map ``(B, C, H, W)``; equal to ``F.conv2d`` and its
         gradients up to rounding.
     """
+    if weight.size(-1) == 1:
+        return _scale(x, weight, bias)
     if (
-        weight.size(-1) < _MIN_KERNEL_SIZE
+        bias is None
+        or weight.size(-1) < _MIN_KERNEL_SIZE
         or x.device.type != 'cpu'
         or not (torch.is_grad_enabled() and weight.requires_grad)
         or torch.compiler.is_exporting()
@@ -114,17 +129,20 @@ class DepthwiseConv2d(nn.Conv2d):
     Args:
         channels: Number of channels C.
         kernel_size: Size K of the kernels, odd.
+        bias: Whether there is a bias.
     """
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, bias: bool = True
+    ) -> None:
         super().__init__(
             channels,
             channels,
             kernel_size,
             padding=kernel_size // 2,
             groups=channels,
+            bias=bias,
         )
-        self.bias: nn.Parameter
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C, H, W)``; see :func:`depthwise_conv2d`."""

@@ -5,6 +5,7 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmtransxnet.models.depthwise import DepthwiseConv2d
+from mmtransxnet.models.recompute import recompute, worthwhile
 
 
 class MultiScaleDWConv(nn.Module):
@@ -70,9 +71,25 @@ class MSFFN(nn.Module):
         )
         self.drop = nn.Dropout(drop_rate)
 
+    def _mix(self, x: Tensor) -> Tensor:
+        """Activation and norm of fc1, then the depthwise convolutions."""
+        x = self.fc1[2](self.fc1[1](x))
+        return self.dwconv(x) + x
+
+    def _contract(self, x: Tensor) -> Tensor:
+        """Activation and norm, then the convolution of fc2."""
+        return self.fc2[0](self.drop(self.norm(self.act(x))))
+
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``, keeping the shape."""
-        x = self.fc1(x)
-        x = self.dwconv(x) + x
-        x = self.drop(self.norm(self.act(x)))
-        return self.drop(self.fc2(x))
+        x = self.fc1[0](x)
+        if worthwhile(x):
+            # Three maps of hidden channels each would be kept, the bulk of
+            # the memory of a block. One each is enough.
+            x = recompute(self._mix, x, module=self, random=False)
+            x = recompute(
+                self._contract, x, module=self, random=self.drop.p > 0
+            )
+        else:
+            x = self._contract(self._mix(x))
+        return self.drop(self.fc2[1](x))

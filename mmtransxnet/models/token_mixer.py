@@ -17,6 +17,7 @@ from mmtransxnet.models.depthwise import (
     depthwise_conv2d,
 )
 from mmtransxnet.models.position import attention
+from mmtransxnet.models.recompute import recompute, worthwhile
 
 
 class IDConv(nn.Module):
@@ -88,12 +89,42 @@ class IDConv(nn.Module):
         bias = self._mix(x.mean(dim=(2, 3), keepdim=True), self.bias)
         # One grouped convolution serves all samples: (sample, channel)
         # becomes the channel.
+        kernel = kernel.reshape(b * c, 1, *kernel.shape[2:])
+        if x.stride(1) == 1 and c > 1:
+            # Channels-last stays so: a copy into the other layout and the
+            # convolution in it take longer.
+            merged = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c)
+            out = depthwise_conv2d(
+                merged.permute(0, 3, 1, 2), kernel, bias.reshape(-1)
+            )
+            out = out.permute(0, 2, 3, 1).reshape(h, w, b, c)
+            return out.permute(2, 3, 0, 1)
         out = depthwise_conv2d(
-            x.reshape(1, b * c, h, w),
-            kernel.reshape(b * c, 1, self.kernel_size, self.kernel_size),
-            bias.reshape(-1),
+            x.reshape(1, b * c, h, w), kernel, bias.reshape(-1)
         )
         return out.reshape(b, c, h, w)
+
+
+class ScaleModule(nn.Module):
+    """A depthwise 1x1 convolution with a norm, as mmcv's ConvModule.
+
+    Its own class because that would run PyTorch's slow convolution.
+
+    Args:
+        channels: Number of channels c.
+        norm_cfg: Config of the batch norm.
+    """
+
+    def __init__(self, channels: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.conv = DepthwiseConv2d(channels, 1, bias=False)
+        # The name that ConvModule gives it.
+        self.norm_name, norm = build_norm_layer(norm_cfg, channels)
+        self.add_module(self.norm_name, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and normalise ``(B, c, H, W)``."""
+        return self.get_submodule(self.norm_name)(self.conv(x))
 
 
 class OSRA(nn.Module):
@@ -138,28 +169,26 @@ class OSRA(nn.Module):
                     norm_cfg=norm_cfg,
                     act_cfg=act_cfg,
                 ),
-                ConvModule(
-                    channels,
-                    channels,
-                    1,
-                    groups=channels,
-                    norm_cfg=norm_cfg,
-                    act_cfg=None,
-                ),
+                ScaleModule(channels, norm_cfg),
             )
-        self.local_conv = DepthwiseConv2d(channels, 3)
+        self.local_conv: nn.Conv2d = DepthwiseConv2d(channels, 3)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, heads * D, H, W)`` to ``(B, heads, H * W, D)``."""
         x = x.reshape(x.size(0), self.num_heads, -1, x.size(2) * x.size(3))
         return x.transpose(-1, -2)
 
+    def _refine(self, reduced: Tensor) -> Tensor:
+        """Exchange information between neighbouring keys."""
+        return self.local_conv(reduced) + reduced
+
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Attend globally.
 
         Args:
             x: Feature map ``(B, c, H, W)``.
-            table: Position bias ``(1, heads, H * W, Nk)`` of this size.
+            table: Position bias ``(1, heads, Nq0, Nk)``, see
+                :func:`resize_as_far_as_small`.
 
         Returns:
             Feature map ``(B, c, H, W)``.
@@ -169,8 +198,7 @@ class OSRA(nn.Module):
         )
         with statistics_for(self.sr, x.size(0) * keys):
             reduced = self.sr(x)
-        reduced = self.local_conv(reduced) + reduced
-        k, v = self.kv(reduced).chunk(2, dim=1)
+        k, v = self.kv(self._refine(reduced)).chunk(2, dim=1)
         out = attention(
             self._heads(self.q(x)), self._heads(k), self._heads(v), table
         )
@@ -232,4 +260,17 @@ class DMixer(nn.Module):
             ),
             dim=1,
         )
-        return x + self.proj(x)
+        return x + self._exchange(x)
+
+    def _squeeze(self, x: Tensor) -> Tensor:
+        """Activation, norm and squeezing convolution of ``proj``."""
+        return self.proj[1:4](x)
+
+    def _exchange(self, x: Tensor) -> Tensor:
+        """Run ``proj``; of large maps, keep fewer for the backward pass."""
+        x = self.proj[0](x)
+        if worthwhile(x):
+            x = recompute(self._squeeze, x, module=self.proj, random=False)
+        else:
+            x = self._squeeze(x)
+        return self.proj[4:](x)

@@ -8,7 +8,6 @@ so published weights load unchanged; the code is ours.
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 
 import torch
 import torch.fx
@@ -24,10 +23,14 @@ from torch.utils.checkpoint import checkpoint
 from mmtransxnet.checkpoint import named
 from mmtransxnet.fit import drop_unused_norms, rename_classifier
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
-from mmtransxnet.models.batch_norm import no_statistics_update, statistics_for
+from mmtransxnet.models.batch_norm import statistics_for
 from mmtransxnet.models.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
-from mmtransxnet.models.position import resize_position_table
+from mmtransxnet.models.position import (
+    resize_as_far_as_small,
+    resize_position_table,
+)
+from mmtransxnet.models.recompute import recompute
 from mmtransxnet.models.token_mixer import DMixer, IDConv
 from mmtransxnet.weights import load_weights
 
@@ -160,16 +163,13 @@ class Block(nn.Module):
             transformed = self.mlp(self.norm2(x))
             return x + self.drop_path(self.layer_scale_2(transformed))
 
-    def _recompute_contexts(self):
-        """Contexts of the forward pass and of its recomputation."""
-        return nullcontext(), no_statistics_update(self)
-
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Transform a feature map.
 
         Args:
             x: Feature map ``(B, C, H, W)``.
-            table: Position bias ``(1, heads, H * W, Nk)``.
+            table: Position bias ``(1, heads, Nq0, Nk)``, see
+                :func:`resize_as_far_as_small`.
 
         Returns:
             Feature map ``(B, C, H, W)``.
@@ -177,13 +177,7 @@ class Block(nn.Module):
         if not (self.with_cp and torch.is_grad_enabled()):
             return self._transform(x, table)
         if not torch.compiler.is_compiling():
-            return checkpoint(
-                self._transform,
-                x,
-                table,
-                use_reentrant=False,
-                context_fn=self._recompute_contexts,
-            )
+            return recompute(self._transform, x, table, module=self)
         # A compiler recomputes values, not side effects, and knows no
         # contexts. But a single sample is normalised with running
         # statistics, which have moved on when the backward pass reads them.
@@ -543,10 +537,10 @@ def _check_size(images: Tensor) -> None:
 
 @torch.fx.wrap
 def _resized_table(table: Tensor, x: Tensor, reduction: int) -> Tensor:
-    """Position table for the queries and keys of a map ``(B, C, H, W)``."""
+    """Position table for a map ``(B, C, H, W)``, shared by its blocks."""
     height, width = x.shape[-2:]
     keys = math.ceil(height / reduction) * math.ceil(width / reduction)
-    return resize_position_table(table, height * width, keys)
+    return resize_as_far_as_small(table, height * width, keys)
 
 
 def _norm_name(stage: int) -> str:

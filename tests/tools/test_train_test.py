@@ -62,6 +62,21 @@ def test_classifier_pretrains_a_detector_that_is_evaluated(
     assert len(predictions) == 5
     assert len(list((work / 'test/drawn').rglob('*.jpg'))) == 5
 
+    status, log = tool(
+        'test.py',
+        configs['detector'],
+        work / 'detector/epoch_2.pth',
+        '--work-dir',
+        work / 'folded',
+        '--fold',
+    )
+    assert status == 0, log
+    (folded,) = (work / 'folded').glob('*/*.json')
+    for name, value in json.loads(metrics.read_text()).items():
+        if name.startswith('coco/'):
+            found = json.loads(folded.read_text())[name]
+            assert found == pytest.approx(value, abs=2e-3), name
+
 
 def test_segmentor_in_mixed_precision(tool, work, configs):
     """Trained by --amp, tested by --tta, every picture drawn."""

@@ -1,0 +1,44 @@
+"""Evaluation in the inference form."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmtransxnet.models import fold
+
+
+@HOOKS.register_module()
+class FoldHook(Hook):
+    """Evaluate the model with every TransXNet folded.
+
+    The weights are in place when a test begins, averaged ones included (the
+    priority is below that of EMAHook). Afterwards the model is itself again.
+    """
+
+    priority = 'VERY_LOW'
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Exchange the model for its folded copy."""
+        self._model = _inner(runner)
+        # The loop does it after this hook.
+        _exchange(runner, fold(self._model.eval()))
+
+    def after_test_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Give the model back."""
+        _exchange(runner, self._model)
+
+
+def _inner(runner: Runner) -> nn.Module:
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
+
+
+def _exchange(runner: Runner, model: nn.Module) -> None:
+    if is_model_wrapper(runner.model):
+        runner.model.module = model
+    else:
+        runner.model = model

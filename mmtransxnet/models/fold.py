@@ -1,0 +1,309 @@
+"""The inference form of the network: fewer operations, the same outputs.
+
+What a trained network does in several linear steps folds into one:
+
+- a batch norm into the convolution before it, or into the 1x1 convolution
+  after it;
+- LayerScale into the 1x1 convolution before it;
+- ``conv(x) + x`` of a depthwise convolution into the centre of its kernel.
+
+Not exact, hence left alone: a batch norm in front of a zero-padded
+depthwise convolution (the one of ``fc1``: its shift does not reach the
+padding), and IDConv's kernel, which depends on the input.
+"""
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+from mmcv.cnn import ConvModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mmtransxnet.models.ms_ffn import MSFFN
+from mmtransxnet.models.token_mixer import OSRA, DMixer, ScaleModule
+from mmtransxnet.models.transxnet import Block, LayerScale, TransXNet
+
+_Model = TypeVar('_Model', bound=nn.Module)
+
+
+@torch.no_grad()
+def fold(model: _Model) -> _Model:
+    """Return a copy in which every TransXNet has its inference form.
+
+    The copy computes the same in fewer operations and cannot be trained; its
+    parameters have other names than the published ones, so load weights
+    first. Folding what is folded already changes nothing.
+
+    Args:
+        model: A TransXNet, or a model that contains one, in evaluation mode.
+
+    Raises:
+        ValueError: The model contains no TransXNet, is in training mode, or
+            has other norms than batch norms beside its convolutions.
+    """
+    backbones = [m for m in model.modules() if isinstance(m, TransXNet)]
+    if not backbones:
+        raise ValueError(
+            f'a {type(model).__name__} contains no TransXNet to fold'
+        )
+    if model.training or any(b.training for b in backbones):
+        raise ValueError(
+            'a model in training mode cannot be folded: its batch norms '
+            'depend on the batch; call model.eval() first'
+        )
+    model = copy.deepcopy(model)
+    for backbone in [m for m in model.modules() if isinstance(m, TransXNet)]:
+        _fold_backbone(backbone)
+    return model
+
+
+def _fold_backbone(backbone: TransXNet) -> None:
+    for part in backbone.modules():
+        if isinstance(part, ConvModule | ScaleModule):
+            _fold_norm(part)
+    stages: Any = backbone.network[::2]
+    for stage in stages:
+        for i, block in enumerate(stage):
+            if isinstance(block, Block):
+                stage[i] = FoldedBlock(block)
+    # Depthwise convolutions and norms are faster with the channels of a
+    # position side by side; the format of the weights decides.
+    backbone.to(memory_format=torch.channels_last)
+    backbone.requires_grad_(False)
+
+
+def _fold_norm(module: ConvModule | ScaleModule) -> None:
+    """Fold the norm of a convolution with its norm into the convolution."""
+    if module.norm_name is None:
+        return
+    norm = module.get_submodule(module.norm_name)
+    if not isinstance(norm, nn.Identity):
+        module.conv = fuse_conv_bn_eval(module.conv, _batch_norm(norm))
+        setattr(module, module.norm_name, nn.Identity())
+
+
+def _batch_norm(norm: nn.Module) -> Any:
+    """The norm itself, if it is one that folds."""
+    if not isinstance(norm, _BatchNorm):
+        raise ValueError(
+            f'a {type(norm).__name__} cannot be folded into a convolution; '
+            'fold needs batch norms (conv_norm_cfg)'
+        )
+    return norm
+
+
+def _add_identity(conv: nn.Conv2d) -> nn.Conv2d:
+    """Depthwise ``conv(x) + x`` as one convolution."""
+    conv = copy.deepcopy(conv)
+    centre = conv.kernel_size[0] // 2
+    conv.weight[..., centre, centre] += 1
+    return conv
+
+
+def _scale_input(conv: nn.Conv2d, module: nn.Module) -> nn.Conv2d:
+    """1x1 ``conv(module(x))``, of a norm, as one convolution."""
+    norm = _batch_norm(module)
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    return _with(
+        conv,
+        conv.weight * scale.view(-1, 1, 1),
+        (conv.weight.flatten(1) @ shift) + _bias(conv),
+    )
+
+
+def _scale_output(conv: nn.Conv2d, scale: LayerScale) -> nn.Conv2d:
+    """``scale(conv(x))`` as one convolution."""
+    return _with(
+        conv,
+        conv.weight * scale.weight,
+        _bias(conv) * scale.weight.flatten() + scale.bias,
+    )
+
+
+def _bias(conv: nn.Conv2d) -> Tensor | float:
+    return 0.0 if conv.bias is None else conv.bias
+
+
+def _with(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A copy of a convolution with other values."""
+    conv = copy.deepcopy(conv)
+    conv.weight = nn.Parameter(weight)
+    conv.bias = None if bias is None else nn.Parameter(bias)
+    return conv
+
+
+class _Inference(nn.Module):
+    """A module that must not be trained."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Refuse training mode.
+
+        Raises:
+            RuntimeError: ``mode`` is true.
+        """
+        if mode:
+            raise RuntimeError(
+                'a folded TransXNet is for inference; train the model that '
+                'it was folded from'
+            )
+        return super().train(mode)
+
+
+class FoldedOSRA(_Inference, OSRA):
+    """OSRA without the sum around its local convolution.
+
+    Args:
+        osra: The trained OSRA.
+    """
+
+    def __init__(self, osra: OSRA) -> None:
+        nn.Module.__init__(self)
+        self.num_heads = osra.num_heads
+        self.sr_ratio = osra.sr_ratio
+        self.q = osra.q
+        self.kv = osra.kv
+        self.sr = osra.sr
+        self.local_conv = _add_identity(osra.local_conv)
+
+    def _refine(self, reduced: Tensor) -> Tensor:
+        return self.local_conv(reduced)
+
+
+class FoldedMixer(_Inference):
+    """D-Mixer with LayerScale.
+
+    Args:
+        mixer: The trained D-Mixer.
+        scale: LayerScale after it.
+    """
+
+    def __init__(self, mixer: DMixer, scale: LayerScale) -> None:
+        super().__init__()
+        self.local_unit = mixer.local_unit
+        self.global_unit = FoldedOSRA(mixer.global_unit)
+        parts: Any = mixer.proj
+        mix, act1, norm1, squeeze, act2, norm2, expand, norm3 = parts
+        expand = fuse_conv_bn_eval(expand, _batch_norm(norm3))
+        self.proj = nn.Sequential(
+            mix,
+            act1,
+            _scale_input(squeeze, norm1),
+            act2,
+            _scale_output(_scale_input(expand, norm2), scale),
+        )
+        self.scale = nn.Parameter(scale.weight[..., 0])
+
+    def forward(self, shortcut: Tensor, x: Tensor, table: Tensor) -> Tensor:
+        """Mix tokens of ``(B, C, H, W)`` and add them to the shortcut."""
+        local_half, global_half = x.chunk(2, dim=1)
+        x = torch.cat(
+            (
+                self.local_unit(local_half),
+                self.global_unit(global_half, table),
+            ),
+            dim=1,
+        )
+        return torch.addcmul(shortcut, x, self.scale) + self.proj(x)
+
+
+class FoldedFFN(_Inference):
+    """MS-FFN with LayerScale, one kernel size after the other.
+
+    The hidden channels of different kernel sizes do not meet before the last
+    convolution, which sums over all. Taking them in turn needs a quarter of
+    the memory, nothing to split and nothing to concatenate.
+
+    Args:
+        ffn: The trained MS-FFN.
+        scale: LayerScale after it.
+    """
+
+    def __init__(self, ffn: MSFFN, scale: LayerScale) -> None:
+        super().__init__()
+        first: Any = ffn.fc1
+        last: Any = ffn.fc2
+        convs: Any = ffn.dwconv.proj
+        expand, act, norm = first
+        squeeze = fuse_conv_bn_eval(last[0], _batch_norm(last[1]))
+        squeeze = _scale_output(_scale_input(squeeze, ffn.norm), scale)
+        self.branches = nn.ModuleList()
+        start = 0
+        for conv in convs:
+            part = slice(start, start + conv.out_channels)
+            start = part.stop
+            self.branches.append(
+                nn.Sequential(
+                    _only_outputs(expand, part),
+                    act,
+                    _only_channels(_batch_norm(norm), part),
+                    _add_identity(conv),
+                    ffn.act,
+                    _only_inputs(squeeze, part),
+                )
+            )
+
+    def forward(self, shortcut: Tensor, x: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)`` and add the result to the shortcut."""
+        for branch in self.branches:
+            shortcut = shortcut + branch(x)
+        return shortcut
+
+
+def _only_outputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:
+    """The part of a 1x1 convolution that makes some of its outputs."""
+    return _pointwise(
+        conv.weight[part], None if conv.bias is None else conv.bias[part]
+    )
+
+
+def _only_inputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:
+    """The share of some inputs in a 1x1 convolution.
+
+    The first has the bias, so that all shares add up to the convolution.
+    """
+    return _pointwise(conv.weight[:, part], None if part.start else conv.bias)
+
+
+def _pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A 1x1 convolution with these values."""
+    out_channels, in_channels = weight.shape[:2]
+    conv = nn.Conv2d(in_channels, out_channels, 1, bias=bias is not None)
+    return _with(conv, weight, bias)
+
+
+def _only_channels(norm: _BatchNorm, part: slice) -> nn.BatchNorm2d:
+    """A batch norm in evaluation for some of the channels."""
+    few = nn.BatchNorm2d(part.stop - part.start, norm.eps)
+    few.load_state_dict(
+        {
+            name: value[part] if value.dim() else value
+            for name, value in norm.state_dict().items()
+        }
+    )
+    return few.to(norm.weight).eval()
+
+
+class FoldedBlock(_Inference):
+    """The inference form of a :class:`Block`.
+
+    Args:
+        block: The trained block; its parts become parts of this one.
+    """
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.pos_embed = _add_identity(block.pos_embed)
+        self.norm1 = block.norm1
+        self.token_mixer = FoldedMixer(block.token_mixer, block.layer_scale_1)
+        self.norm2 = block.norm2
+        self.mlp = FoldedFFN(block.mlp, block.layer_scale_2)
+        self.eval()
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)``; see :meth:`Block.forward`."""
+        x = self.pos_embed(x)
+        x = self.token_mixer(x, self.norm1(x), table)
+        return self.mlp(x, self.norm2(x))

@@ -1,0 +1,216 @@
+"""Attention in blocks equals attention with the whole resized table."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_close, fill_by_name, make_input, micro
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmtransxnet import TransXNet
+from mmtransxnet.models import position
+from mmtransxnet.models.position import attention, resize_as_far_as_small
+
+# Nq0, Nk0 -> Nq, Nk: rows or columns more, fewer, equal; few rows at all.
+SIZES = [
+    (49, 4, 100, 9),
+    (49, 9, 50, 9),
+    (784, 49, 3200, 40),
+    (3136, 4, 20011, 3),
+    (196, 9, 65, 20),
+    (49, 4, 49, 6),
+    (64, 9, 64, 9),
+    (5, 3, 700, 3),
+    (1, 1, 9, 4),
+    (3, 2, 4, 2),
+]
+
+
+@pytest.fixture(params=[64, 2**17], ids=['many blocks', 'few blocks'])
+def blocks(request, monkeypatch):
+    """Small maps are one block otherwise, and nothing would be tested."""
+    monkeypatch.setattr(position, '_CPU_BLOCK', request.param)
+    monkeypatch.setattr(position, '_MIN_ROWS', 7)
+
+
+def inputs(num_q, num_k, table, dtype=torch.float64, batch=2, heads=2, dim=4):
+    """Leaves q, k, v and the table."""
+    shapes = [(batch, heads, n, dim) for n in (num_q, num_k, num_k)]
+    shapes.append((1, heads, *table))
+    return [torch.randn(s, dtype=dtype, requires_grad=True) for s in shapes]
+
+
+def ours(q, k, v, table):
+    resized = resize_as_far_as_small(table, q.size(2), k.size(2))
+    return attention(q, k, v, resized)
+
+
+def plain(q, k, v, table):
+    """As published: resize the whole matrix, materialise everything."""
+    size = q.size(2), k.size(2)
+    if table.shape[-2:] != size:
+        table = F.interpolate(table, size, mode='bicubic')
+    return (q @ k.mT * q.size(-1) ** -0.5 + table).softmax(dim=-1) @ v
+
+
+@pytest.mark.usefixtures('blocks')
+@pytest.mark.parametrize('sizes', SIZES, ids=str)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
+def test_equals_plain(sizes, dtype):
+    *table, num_q, num_k = sizes
+    args = inputs(num_q, num_k, table, dtype)
+    expected, out = plain(*args), ours(*args)
+    tol = 1e-12 if dtype == torch.float64 else 2e-6
+    assert_close(out, expected, tol, 'training')
+    with torch.no_grad():
+        assert_close(ours(*args), expected, tol, 'inference')
+    grad = torch.randn_like(expected)
+    # In float32 F.interpolate's own gradient is the less exact of the two.
+    tol = 1e-12 if dtype == torch.float64 else 1e-4
+    for name, mine, theirs in zip(
+        ('q', 'k', 'v', 'table'),
+        torch.autograd.grad(out, args, grad),
+        torch.autograd.grad(expected, args, grad),
+        strict=True,
+    ):
+        # Adding one value to all scores of a query changes nothing.
+        assert_close(mine, theirs, tol, name, floor=0.1)
+
+
+@pytest.mark.usefixtures('blocks')
+@pytest.mark.parametrize('table', [(20, 4), (9, 2)], ids=['same', 'resized'])
+def test_gradcheck(table):
+    assert torch.autograd.gradcheck(ours, inputs(20, 4, table, batch=1))
+
+
+@pytest.mark.usefixtures('blocks')
+@pytest.mark.parametrize('needed', [(0,), (1,), (2,), (3,), (0, 3), (1, 2)])
+def test_only_some_inputs_need_gradients(needed):
+    args = [a.detach() for a in inputs(50, 6, (20, 4))]
+    leaves = [args[i].requires_grad_() for i in needed]
+    mine = torch.autograd.grad(ours(*args).square().sum(), leaves)
+    theirs = torch.autograd.grad(plain(*args).square().sum(), leaves)
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('parameter', [torch.float32, None], ids=str)
+def test_low_precision(dtype, parameter):
+    """With a float32 table, as under autocast, and in a cast model."""
+    args = inputs(700, 20, (49, 9), torch.float32)
+    low = [a.detach().to(dtype).requires_grad_() for a in args]
+    if parameter is not None:
+        low[3] = args[3].detach().clone().requires_grad_()
+    out, expected = ours(*low), plain(*args)
+    assert out.dtype == dtype
+    assert_close(out.float(), expected, 0.03, 'output')
+    grad = torch.randn_like(expected)
+    grads = torch.autograd.grad(out, low, grad.to(dtype))
+    for leaf, mine, theirs in zip(
+        low, grads, torch.autograd.grad(expected, args, grad), strict=True
+    ):
+        assert mine.dtype == leaf.dtype
+        assert_close(mine.float(), theirs, 0.03, 'gradient')
+
+
+def test_large_scores_stay_finite_in_half_precision():
+    q, k, v, table = (t.detach() for t in inputs(70, 9, (20, 4)))
+    args = [t.half().requires_grad_() for t in (300 * q, 300 * k, v, table)]
+    out = ours(*args)
+    grads = torch.autograd.grad(out.float().sum(), args)
+    assert all(t.isfinite().all() for t in (out, *grads))
+
+
+def test_operator_contract():
+    """PyTorch's own checks: fake tensors, strides, autograd, compilation."""
+    args = inputs(40, 5, (9, 5), torch.float32)
+    args[3] = args[3].detach()[0].requires_grad_()
+    torch.library.opcheck(torch.ops.mmtransxnet.position_attention, args)
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(value, torch.Tensor):
+                self.numel = max(self.numel, value.numel())
+        return out
+
+
+def test_nothing_as_large_as_the_resized_table_is_made():
+    args = inputs(12544, 196, (784, 49), torch.float32, batch=1, heads=1)
+    with _Largest() as whole:
+        plain(*args).sum().backward()
+    # Calls the operators without their wrapper, which hides what is inside.
+    q, k, v, table = args
+    table = resize_as_far_as_small(table, 12544, 196)[0]
+    with torch.no_grad(), _Largest() as blocks:
+        out = position._attention._init_fn(q, k, v, table)
+        position._attention_backward._init_fn(out, q, k, v, table)
+    assert whole.numel >= 12544 * 196
+    assert 0 < blocks.numel <= 12544 * 196 / 10
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often attention worked on one block."""
+    found = []
+    bias = position._Rows.bias
+    monkeypatch.setattr(
+        position._Rows,
+        'bias',
+        lambda self, table: found.append(1) or bias(self, table),
+    )
+    return found
+
+
+def test_small_maps_in_inference_use_one_fused_call(calls):
+    args = inputs(49, 4, (49, 4), torch.float32)
+    with torch.no_grad():
+        ours(*args)
+    assert not calls
+    ours(*args)
+    assert calls
+
+
+def test_blocks_are_kept_per_size(calls):
+    """Their taps cost more than a block, and each stage wants its own."""
+    position._resizing_blocks.cache_clear()
+    model = fill_by_name(TransXNet(micro(), 32)).eval()
+    for _ in range(2):
+        with torch.no_grad():
+            model(make_input(0, (1, 3, 96, 64)))
+    info = position._resizing_blocks.cache_info()
+    assert calls
+    assert info.misses <= 4
+    assert info.hits >= info.misses
+
+
+def test_taps_from_inference_mode_serve_training():
+    position._resizing_blocks.cache_clear()
+    args = inputs(50, 6, (20, 4))
+    with torch.inference_mode():
+        ours(*[a.detach() for a in args])
+    ours(*args).sum().backward()
+    assert args[3].grad.isfinite().all()
+
+
+def test_flops_are_counted():
+    args = inputs(50, 6, (20, 4))
+    with FlopCounterMode(display=False) as counter:
+        attention(*args[:3], args[3][..., :1].expand(-1, -1, -1, 6))
+    assert counter.get_total_flops() == 2 * 2 * 2 * 2 * 50 * 6 * 4
+
+
+def test_a_used_model_can_be_copied():
+    model = fill_by_name(TransXNet(micro(), 32))
+    model(make_input(0, (1, 3, 64, 64)))[0].sum().backward()
+    copy.deepcopy(model)

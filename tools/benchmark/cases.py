@@ -1,0 +1,165 @@
+"""What tools/benchmark/speed.py measures: models, forms, kinds of work."""
+
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from mmtransxnet import TransXNet
+from mmtransxnet.models import fold
+
+# The published formula, written plainly.
+sys.path.append(str(Path(__file__).resolve().parents[2] / 'tests'))
+from reference import ReferenceTransXNet, lenient
+
+OURS = 'transxnet'
+REFERENCE = 'reference'
+SIZES = ('t', 's', 'b')
+FORMS = (
+    'folded',
+    'compiled',
+    'channels_last',
+    'checkpointed',
+    'bf16',
+    'fp16',
+    'tf32',
+)
+MODES = ('inference', 'training')
+
+# ImageNet-1K top-1 in percent at 224 x 224, from the papers: TransXNet
+# arXiv 2310.19380, ConvNeXt 2201.03545, Swin 2103.14030, PVTv2 2106.13797,
+# ResNet-50 1512.03385 (single crop).
+TOP1 = {
+    f'{OURS}-t': 81.6,
+    f'{OURS}-s': 83.8,
+    f'{OURS}-b': 84.6,
+    'convnext_tiny': 82.1,
+    'convnext_small': 83.1,
+    'convnext_base': 83.8,
+    'swin_tiny_patch4_window7_224': 81.3,
+    'swin_small_patch4_window7_224': 83.0,
+    'swin_base_patch4_window7_224': 83.5,
+    'pvt_v2_b1': 78.7,
+    'pvt_v2_b2': 82.0,
+    'pvt_v2_b3': 83.2,
+    'pvt_v2_b4': 83.6,
+    'pvt_v2_b5': 83.8,
+    'resnet50': 75.3,
+}
+PEERS = [name for name in TOP1 if not name.startswith(OURS)]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A batch of images, written ``8x224x224``."""
+
+    batch: int
+    height: int
+    width: int
+
+    @classmethod
+    def parse(cls, text: str) -> 'Shape':
+        """Read ``text``; ValueError where it is none."""
+        batch, height, width = (int(n) for n in text.split('x'))
+        if batch < 1 or min(height, width) < 32:
+            raise ValueError(text)
+        return cls(batch, height, width)
+
+    def __str__(self) -> str:
+        return f'{self.batch}x{self.height}x{self.width}'
+
+    @property
+    def megapixels(self) -> float:
+        """Pixels of the batch, in millions."""
+        return self.batch * self.height * self.width / 1e6
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in some forms, written ``transxnet-t+folded+compiled``."""
+
+    model: str
+    forms: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> 'Case':
+        """Read ``text``; ValueError where it is none."""
+        model, *forms = text.split('+')
+        known = [f'{m}-{s}' for m in (OURS, REFERENCE) for s in SIZES]
+        if model not in (*known, *PEERS) or set(forms) - set(FORMS):
+            raise ValueError(text)
+        return cls(model, tuple(forms))
+
+    def __str__(self) -> str:
+        return '+'.join((self.model, *self.forms))
+
+    def does(self, mode: str) -> bool:
+        """Whether this case exists in a mode."""
+        only_in = {'folded': 'inference', 'checkpointed': 'training'}
+        return all(only_in.get(form, mode) == mode for form in self.forms)
+
+    def build(self, shape: Shape, mode: str, device: str) -> nn.Module:
+        """Make the model in its form, with the weights it starts with."""
+        model: Any = self._plain(shape)
+        model.train(mode == 'training')
+        if 'folded' in self.forms:
+            model = fold(model)
+        if 'channels_last' in self.forms:
+            model.to(memory_format=torch.channels_last)
+        model.to(device)
+        return torch.compile(model) if 'compiled' in self.forms else model
+
+    def _plain(self, shape: Shape) -> nn.Module:
+        kind, _, size = self.model.partition('-')
+        if kind == REFERENCE:
+            # Or it would not train with one image.
+            return lenient(ReferenceTransXNet(size))
+        checkpointed = 'checkpointed' in self.forms
+        if kind == OURS:
+            return TransXNet(size, with_cp=checkpointed)
+        options = {}
+        if kind.startswith('swin'):
+            size = (shape.height, shape.width)
+            options = dict(img_size=size, strict_img_size=False)
+        model = timm.create_model(self.model, features_only=True, **options)
+        if checkpointed:
+            model.set_grad_checkpointing()
+        return model
+
+    def work(self, shape: Shape, mode: str, device: str) -> Callable:
+        """Make what is to be timed: a forward pass or a training step."""
+        model = self.build(shape, mode, device)
+        image = torch.randn(
+            shape.batch, 3, shape.height, shape.width, device=device
+        )
+        if 'channels_last' in self.forms:
+            image = image.to(memory_format=torch.channels_last)
+        run = _infer if mode == 'inference' else _train
+        return lambda: run(model, image, self._precision(device))
+
+    def _precision(self, device: str) -> Any:
+        tf32 = 'tf32' in self.forms
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+        for form, dtype in (('bf16', torch.bfloat16), ('fp16', torch.half)):
+            if form in self.forms:
+                return torch.autocast(device, dtype)
+        return nullcontext()
+
+
+def _infer(model: nn.Module, image: Tensor, precision: Any) -> None:
+    with torch.inference_mode(), precision:
+        model(image)
+
+
+def _train(model: nn.Module, image: Tensor, precision: Any) -> None:
+    model.zero_grad()
+    with precision:
+        outs = model(image)
+    sum(out.float().square().mean() for out in outs).backward()

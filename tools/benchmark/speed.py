@@ -1,0 +1,248 @@
+"""Time and memory of TransXNet, its published formula and its peers.
+
+All cases of one kind of work take turns in one process, so that what else the
+machine does hits them alike; ratios are formed within a round. Peak memory
+is measured in a process of its own for each case.
+
+    python tools/benchmark/speed.py --out work_dirs/speed
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import FORMS, MODES, PEERS, TOP1, Case, Shape
+from plots import draw
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.utils.benchmark import Timer
+
+CASES = [
+    'reference-t',
+    'transxnet-t',
+    'transxnet-t+channels_last',
+    'transxnet-t+folded',
+    'transxnet-t+folded+compiled',
+    'transxnet-t+checkpointed',
+    'transxnet-t+bf16',
+]
+SHAPES = ['8x224x224', '1x800x1216']
+
+
+def parse_args() -> argparse.Namespace:
+    """Read what to measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        '--cases',
+        nargs='+',
+        type=Case.parse,
+        default=[Case.parse(text) for text in CASES],
+        help='models with forms; ratios refer to the first.\n'
+        'Models: transxnet-{t,s,b}, reference-{t,s,b} (the published\n'
+        f'formula), {", ".join(PEERS)}.\n'
+        f'Forms: {", ".join(FORMS)}.\n'
+        f'Default: {" ".join(CASES)}',
+    )
+    parser.add_argument(
+        '--peers', action='store_true', help='add all peers, and sizes s, b'
+    )
+    parser.add_argument(
+        '--shapes',
+        nargs='+',
+        type=Shape.parse,
+        default=[Shape.parse(text) for text in SHAPES],
+        help=f'batch x height x width (default: {" ".join(SHAPES)})',
+    )
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=MODES)
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
+    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--rounds', type=int, default=5)
+    parser.add_argument(
+        '--no-memory', action='store_true', help='measure time only'
+    )
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/speed'))
+    parser.add_argument('--memory-of', nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error('--rounds must be at least 1')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: PyTorch sees no GPU')
+    if args.peers:
+        models = ['transxnet-s', 'transxnet-b', *PEERS]
+        args.cases += [Case.parse(text) for text in models]
+    return args
+
+
+# ------------------------------------------------------------------- time
+def time_rounds(
+    cases: list[Case], shape: Shape, mode: str, args: argparse.Namespace
+) -> list[list[float]]:
+    """Seconds of each round of each case, after one round to warm up."""
+    timers = [
+        Timer(
+            'work()',
+            globals=dict(work=case.work(shape, mode, args.device)),
+            num_threads=args.threads,
+        )
+        for case in cases
+    ]
+    seconds: list[list[float]] = [[] for _ in cases]
+    rounds = range(args.rounds + 1)
+    for turn in track(rounds, f'{mode} {shape}', transient=True):
+        for timer, found in zip(timers, seconds, strict=True):
+            elapsed = timer.timeit(1).mean
+            if turn:
+                found.append(elapsed)
+    return seconds
+
+
+# ----------------------------------------------------------------- memory
+def resident() -> float:
+    """Memory of this process now, in MiB."""
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
+
+
+def peak_memory(case: Case, shape: Shape, mode: str, device: str) -> float:
+    """Peak of one run in MiB, over what model and image take at rest."""
+    work = case.work(shape, mode, device)
+    if device == 'cuda':
+        before = torch.cuda.memory_allocated() / 2**20
+        work()
+        return torch.cuda.max_memory_allocated() / 2**20 - before
+    before = resident()
+    work()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak - before
+
+
+def peak_memory_elsewhere(
+    case: Case, shape: Shape, mode: str, args: argparse.Namespace
+) -> float | None:
+    """:func:`peak_memory` in a fresh process; None where that fails."""
+    command = [sys.executable, __file__, '--device', args.device]
+    command += ['--threads', str(args.threads)]
+    command += ['--memory-of', str(case), str(shape), mode]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        print(f'{case} {mode} {shape}: {result.stderr[-2000:]}')
+        return None
+    return float(result.stdout.splitlines()[-1])
+
+
+# ---------------------------------------------------------------- results
+def measure(
+    shape: Shape, mode: str, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Measure all cases of a mode and a shape."""
+    cases = [case for case in args.cases if case.does(mode)]
+    peaks: list[float | None] = [None] * len(cases)
+    if not args.no_memory:
+        steps = track(cases, f'memory {mode} {shape}', transient=True)
+        peaks = [
+            peak_memory_elsewhere(case, shape, mode, args) for case in steps
+        ]
+    seconds = time_rounds(cases, shape, mode, args)
+    return [
+        dict(
+            case=str(case),
+            model=case.model,
+            shape=str(shape),
+            megapixels=shape.megapixels,
+            mode=mode,
+            seconds=found,
+            median=statistics.median(found),
+            images_per_second=shape.batch / statistics.median(found),
+            speedup=statistics.median(
+                first / mine
+                for first, mine in zip(seconds[0], found, strict=True)
+            ),
+            peak_mib=peak,
+            memory_ratio=peak / peaks[0] if peak and peaks[0] else None,
+            top1=TOP1.get(case.model),
+        )
+        for case, found, peak in zip(cases, seconds, peaks, strict=True)
+    ]
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    """Where and with what was measured."""
+    if args.device == 'cuda':
+        name = torch.cuda.get_device_name()
+    else:
+        info = Path('/proc/cpuinfo').read_text().splitlines()
+        models = [line for line in info if line.startswith('model name')]
+        name = models[0].split(':')[1].strip() if models else 'unknown'
+        name += f', {torch.backends.cpu.get_cpu_capability()}'
+    return dict(
+        device=name,
+        threads=args.threads,
+        cores=os.cpu_count(),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        rounds=args.rounds,
+    )
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """One row a case; the spread is the range of the rounds."""
+    first = results[0]
+    rows = Table(title=f'{first["mode"]} {first["shape"]}')
+    rows.add_column('case')
+    titles = ('seconds', 'spread', 'images/s', 'speed', 'peak MiB', 'memory')
+    for title in titles:
+        rows.add_column(title, justify='right')
+    for found in results:
+        low, high = min(found['seconds']), max(found['seconds'])
+        peak, ratio = found['peak_mib'], found['memory_ratio']
+        rows.add_row(
+            found['case'],
+            f'{found["median"]:.3f}',
+            f'{low:.3f}-{high:.3f}',
+            f'{found["images_per_second"]:.1f}',
+            f'{found["speedup"]:.2f}x',
+            '' if peak is None else f'{peak:.0f}',
+            '' if ratio is None else f'{ratio:.2f}x',
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure, print, write the figures and draw them."""
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    if args.memory_of:
+        case, shape = args.memory_of[:2]
+        what = Case.parse(case), Shape.parse(shape), args.memory_of[2]
+        print(peak_memory(*what, args.device))
+        return
+    console = Console()
+    args.out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, Any] = dict(machine=machine(args), results=[])
+    console.print(report['machine'])
+    for shape in args.shapes:
+        for mode in args.modes:
+            results = measure(shape, mode, args)
+            console.print(table(results))
+            report['results'] += results
+            # What is measured is kept, whatever happens to the rest.
+            path = args.out / 'speed.json'
+            path.write_text(json.dumps(report, indent=1))
+    draw(report['results'], args.out / 'speed.png')
+    console.print(f'{path} and {args.out / "speed.png"}')
+
+
+if __name__ == '__main__':
+    main()
