@@ -107,7 +107,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         Feature map ``(B, C, H, W)``; equal to ``F.conv2d`` and its
         gradients up to rounding.
     """
-    if weight.size(-1) == 1:
+    # On the meta device, where costs are counted, it stays a convolution.
+    if weight.size(-1) == 1 and x.device.type != 'meta':
         return _scale(x, weight, bias)
     if (
         bias is None
