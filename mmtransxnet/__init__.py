@@ -13,9 +13,12 @@ ops.install()
 
 from mmtransxnet import loaders  # noqa: E402
 from mmtransxnet.engine import (  # noqa: E402, F401
+    checkpoints,
     distributed,
     fold,
+    loops,
     optim,
+    preemption,
 )
 from mmtransxnet.models import TransXNet  # noqa: E402
 from mmtransxnet.version import __version__  # noqa: E402

@@ -4,14 +4,15 @@ import argparse
 import os
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmtransxnet.engine import (
     UserError,
     build_runner,
     check_checkpoint,
+    check_writable,
     checkpoint_to_load,
+    checkpoints_of,
     load_run,
     report_user_errors,
     run_parser,
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         help='resume from this checkpoint, or without a value from the '
-        'latest one in the work directory',
+        'newest whole one in the work directory',
     )
     parser.add_argument(
         '--amp',
@@ -51,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 def was_restarted(config: Config) -> bool:
     """Whether torchrun started this run again and there is work to go on."""
     restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'))
-    return restarts > 0 and bool(find_latest_checkpoint(config.work_dir))
+    return restarts > 0 and bool(checkpoints_of(config.work_dir))
 
 
 def apply_flags(config: Config, args: argparse.Namespace) -> None:
@@ -80,6 +81,7 @@ def main() -> None:
     with report_user_errors():
         config = load_run(args)
         apply_flags(config, args)
+        check_writable(config.work_dir)
         checkpoint = checkpoint_to_load(config)
         if checkpoint and 'backbone' in config.model:
             # The checkpoint has all weights; the file that the backbone
@@ -93,7 +95,7 @@ def main() -> None:
             # What is resumed is the same model.
             allow = [] if config.resume else config.get('load_allow', [])
             check_checkpoint(checkpoint, model, args.config, allow)
-    runner.train()
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -24,7 +24,8 @@ model = dict(
         topk=(1, )))
 
 max_iters = 140
-train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(
+    type='ResumableIterLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict()
 test_cfg = dict()
 

@@ -3,6 +3,7 @@
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.distributed import use_fsdp
 from mmtransxnet.engine.errors import UserError, report_user_errors
+from mmtransxnet.engine.files import check_writable
 from mmtransxnet.engine.flags import (
     build_runner,
     config_parser,
@@ -14,8 +15,8 @@ from mmtransxnet.engine.preflight import (
     check_checkpoint,
     check_data,
     check_init_weights,
-    checkpoint_to_load,
 )
+from mmtransxnet.engine.resume import checkpoint_to_load, checkpoints_of
 
 __all__ = [
     'UserError',
@@ -23,7 +24,9 @@ __all__ = [
     'check_checkpoint',
     'check_data',
     'check_init_weights',
+    'check_writable',
     'checkpoint_to_load',
+    'checkpoints_of',
     'config_parser',
     'inspect_layout',
     'load_config',

@@ -62,6 +62,14 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, '0') == '0' for name in names)
 
 
+def num_processes(launcher: str) -> int:
+    """Number of processes of a run, as its launcher says."""
+    if launcher == 'none':
+        return 1
+    names = _LAUNCHER_VARIABLES.get(launcher, ('RANK', 'WORLD_SIZE'))
+    return int(os.environ.get(names[1], '1'))
+
+
 def prepare_launch(config: Config) -> None:
     """Let the Runner launch without a GPU; with one, change nothing.
 

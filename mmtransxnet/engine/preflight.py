@@ -9,7 +9,6 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
-from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
@@ -82,25 +81,6 @@ def check_init_weights(config: Config) -> None:
         raise UserError(
             f'model.backbone.init_cfg: {error}. Or {scratch}'
         ) from error
-
-
-def checkpoint_to_load(config: Config) -> str | None:
-    """The file a run starts from, or None.
-
-    Raises:
-        UserError: The run is to be resumed, and there is no checkpoint.
-    """
-    if config.get('load_from'):
-        return config.load_from
-    if not config.get('resume'):
-        return None
-    latest = find_latest_checkpoint(config.work_dir)
-    if latest is None:
-        raise UserError(
-            f'--resume: no checkpoint in {config.work_dir}; start without '
-            '--resume, or name the --work-dir of the interrupted run'
-        )
-    return latest
 
 
 def check_checkpoint(

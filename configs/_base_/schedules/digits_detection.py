@@ -1,7 +1,7 @@
 # Two epochs of 200 iterations, in minutes on two CPU cores.
 max_epochs = 2
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+    type='ResumableEpochLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,7 +1,7 @@
 # 400 iterations of 4 scenes, in minutes on two CPU cores.
 max_iters = 400
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+    type='ResumableIterLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,5 +1,5 @@
 # 300 epochs on (8 GPUs) x (128 samples); the published recipe.
-train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
+train_cfg = dict(type='ResumableEpochLoop', max_epochs=300, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 

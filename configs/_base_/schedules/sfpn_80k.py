@@ -1,5 +1,5 @@
 # 80,000 iterations on (8 GPUs) x (4 samples); the published recipe.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=80000, val_interval=4000)
+train_cfg = dict(type='ResumableIterLoop', max_iters=80000, val_interval=4000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

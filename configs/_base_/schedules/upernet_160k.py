@@ -1,7 +1,7 @@
 # 160,000 iterations on (8 GPUs) x (2 samples): the recipe of Swin and of the
 # authors' later backbone. No UperNet result of TransXNet is published.
 train_cfg = dict(
-    type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
+    type='ResumableIterLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

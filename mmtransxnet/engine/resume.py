@@ -1,0 +1,221 @@
+"""Which checkpoint an interrupted run goes on from."""
+
+import logging
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from mmtransxnet.checkpoint import read_checkpoint
+from mmtransxnet.engine.checkpoints import INTERRUPTED, LAST
+from mmtransxnet.engine.distributed import num_processes
+from mmtransxnet.engine.errors import UserError
+
+# What the hooks of this suite and mmengine's call checkpoints of a run. The
+# best ones have no state of the optimizer.
+_PATTERNS = ('epoch_*.pth', 'iter_*.pth', INTERRUPTED.format('*'))
+
+# They may differ without making it another run.
+_FREE_KEYS = (
+    'work_dir',
+    'load_from',
+    'load_allow',
+    'resume',
+    'launcher',
+    'log_level',
+    'log_processor',
+    'visualizer',
+    'vis_backends',
+    'default_hooks',
+    'env_cfg',
+    'model_wrapper_cfg',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+    'test_',
+    'val_',
+    'data_remedy',
+    'randomness',
+    'auto_scale_lr',
+    'model.backbone.init_cfg',
+)
+
+
+def checkpoints_of(work_dir: str | Path) -> list[Path]:
+    """Checkpoints of a run in a folder, the newest first."""
+    folder = Path(work_dir)
+    found = {path for name in _PATTERNS for path in folder.glob(name)}
+    last = folder / LAST
+    if last.is_file():
+        named = last.read_text(errors='replace').strip()
+        # By name as well: the folder may have moved.
+        for path in (Path(named), folder / Path(named).name):
+            if named and path.is_file():
+                found.add(path)
+    distinct = {path.resolve(): path for path in sorted(found)}
+    return sorted(distinct.values(), key=lambda path: path.stat().st_mtime_ns)[
+        ::-1
+    ]
+
+
+def newest_checkpoint(work_dir: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint that is whole, and what it holds.
+
+    What is not is reported and skipped.
+
+    Args:
+        work_dir: Folder of the run.
+
+    Raises:
+        UserError: There is none.
+    """
+    problems = []
+    for path in checkpoints_of(work_dir):
+        try:
+            return path, read_training_state(path)
+        except ValueError as error:
+            problems.append(str(error))
+            print_log(f'Skipped: {error}', 'current', logging.WARNING)
+    told = '; '.join(problems) or f'no checkpoint in {work_dir}'
+    raise UserError(
+        f'--resume: {told}. Start without --resume, or name the --work-dir '
+        'of the interrupted run'
+    )
+
+
+def checkpoint_to_load(config: Config) -> str | None:
+    """The file a run starts from, or None; see :func:`adopt`.
+
+    Args:
+        config: The run. If it resumes, ``load_from`` is set to the file.
+
+    Raises:
+        UserError: The run is to be resumed, and there is no checkpoint to
+            go on from.
+    """
+    if not config.get('resume'):
+        return config.get('load_from')
+    if config.get('load_from'):
+        path = config.load_from
+        try:
+            content = read_training_state(path)
+        except ValueError as error:
+            raise UserError(f'--resume: {error}') from error
+    else:
+        found, content = newest_checkpoint(config.work_dir)
+        path = config.load_from = str(found)
+    adopt(config, content, path)
+    return path
+
+
+def read_training_state(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that a run can go on from.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It cannot be read, a bit of it has changed, or it has no
+            training state.
+    """
+    content = read_checkpoint(path)
+    # torch does not look at the checksums that it writes.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(
+                f'checkpoint {path} is damaged ({damaged} does not match its '
+                'checksum)'
+            )
+    missing = [
+        key
+        for key in ('meta', 'optimizer', 'state_dict')
+        if key not in content
+    ]
+    if missing:
+        raise ValueError(
+            f'checkpoint {path} has no {" and no ".join(missing)}: weights '
+            'to start from (load_from), not a run to resume'
+        )
+    return content
+
+
+def adopt(
+    config: Config, content: Mapping[str, Any], path: str | Path
+) -> None:
+    """Make a config that of the run that a checkpoint is from.
+
+    Its seed goes on, which may have been drawn. Other differences are named:
+    the run will not be the one that was interrupted.
+
+    Args:
+        config: The run; changed in place.
+        content: What the checkpoint holds.
+        path: The checkpoint, for the message.
+    """
+    meta = content['meta']
+    if config.randomness.get('seed') is None:
+        config.randomness.seed = meta.get('seed')
+    differences = list(_differences(config, meta, config.randomness.seed))
+    for line in differences:
+        print_log(f'{path}: {line}', 'current', logging.WARNING)
+    if differences:
+        print_log(
+            'The resumed run will not be the interrupted one.',
+            'current',
+            logging.WARNING,
+        )
+
+
+def _differences(
+    config: Config, meta: Mapping[str, Any], seed: int | None
+) -> Iterator[str]:
+    """What distinguishes a run from the one that was interrupted."""
+    processes = num_processes(config.launcher)
+    before = meta.get('processes', processes)
+    if before != processes:
+        yield f'from a run of {before} processes, this one has {processes}'
+    if meta.get('seed') not in (None, seed):
+        yield f'from a run with seed {meta["seed"]}, this one has {seed}'
+    try:
+        other = Config.fromstring(meta['cfg'], '.py')
+    # Text that is no config, or none.
+    except Exception as error:
+        yield f'its config cannot be read ({error})'
+        return
+    here, there = _flat(config.to_dict()), _flat(other.to_dict())
+    keys = [
+        key
+        for key in sorted({*here, *there})
+        if here.get(key) != there.get(key)
+        and not key.startswith(_FREE_KEYS)
+        and not key.endswith('data_root')
+    ]
+    if keys:
+        more = f' and {len(keys) - 5} more' if len(keys) > 5 else ''
+        told = ', '.join(
+            f'{key}={there.get(key)!r} there, {here.get(key)!r} here'
+            for key in keys[:5]
+        )
+        yield f'from another config: {told}{more}'
+
+
+def _flat(value: Any, prefix: str = '') -> dict[str, Any]:
+    """Dicts and lists in dicts as one, by dotted names."""
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, inner in items
+        for name, leaf in _flat(
+            inner, f'{prefix}.{key}' if prefix else str(key)
+        ).items()
+    }
