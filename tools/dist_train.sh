@@ -5,13 +5,17 @@
 #
 # On every one of several machines: NNODES, NODE_RANK and MASTER_ADDR (PORT).
 # MAX_RESTARTS (0): how often torchrun starts all processes again when one has
-# died; they resume from the latest checkpoint.
+# died; they resume from the latest checkpoint. At SIGTERM and SIGUSR1 they
+# save and exit; torchrun waits GRACE_SECONDS (120) for that.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     sed -n 's/^# \{0,1\}//p' "$0" | sed 1d >&2
     exit 2
 fi
 tools=$(cd "$(dirname "$0")" && pwd)
+# As torchrun's flags of that name, which older versions do not have.
+export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1
+export PET_SHUTDOWN_TIMEOUT=${GRACE_SECONDS:-120}
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes "${NNODES:-1}" \
     --node-rank "${NODE_RANK:-0}" \

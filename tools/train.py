@@ -59,9 +59,10 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
     """Write the flags of training into the config."""
     if args.resume or was_restarted(config):
         config.resume = True
-        config.load_from = (
-            None if args.resume in (None, 'auto') else args.resume
-        )
+        # A file to resume from is older than what a restart has saved.
+        named = args.resume not in (None, 'auto')
+        named = named and not was_restarted(config)
+        config.load_from = args.resume if named else None
     if args.amp:
         config.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
     if args.fsdp:

@@ -30,4 +30,4 @@ model = dict(
 
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=400, max_keep_ckpts=1))
+    checkpoint=dict(interval=300, max_keep_ckpts=1))

@@ -32,6 +32,9 @@ class SafeCheckpointHook(CheckpointHook):
             elsewhere than in local files, which are as safe as that place.
     """
 
+    backend_args: dict[str, Any] | None
+    keep_ckpt_ids: deque[int]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.backend_args is None and self.file_client_args is None:

@@ -55,6 +55,10 @@ class PreemptionHook(Hook):
         if not self._anyone_told() or not _is_step_complete(runner):
             return
         self._saving.save_interrupted(runner)
+        if self._group is not None:
+            # A launcher stops all when the first has ended: not before the
+            # file is safe.
+            dist.barrier(group=self._group)
         runner.logger.warning(
             f'Interrupted: saved after iteration {runner.iter + 1}; go on '
             f'with --resume. Exit status {STATUS}'

@@ -1,12 +1,18 @@
 """Two processes train and evaluate as one would, started as users do."""
 
+import os
 import pickle
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 
 from mmtransxnet.checkpoint import read_checkpoint
 
@@ -87,3 +93,72 @@ def test_scripts_say_what_they_take(tool, script):
     status, log = tool(script)
     assert status == 2
     assert f'tools/{script}' in log
+
+
+def test_told_to_stop(configs, tmp_path, digits):
+    """Both processes save once and end; the run goes on by --resume."""
+    environment = {
+        **os.environ,
+        'DIGITS_ROOT': str(digits),
+        'PYTHON': sys.executable,
+        'OMP_NUM_THREADS': '1',
+        'PORT': free_port(),
+    }
+    command = [
+        'bash', 'tools/dist_train.sh', configs['classifier'], '2',
+        '--work-dir', tmp_path, '--cfg-options',
+        'train_cfg.max_iters=1000', 'default_hooks.checkpoint.interval=1000',
+    ]  # fmt: skip
+    output = tmp_path / 'output.txt'
+    with output.open('wb') as file:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        while process.poll() is None and b'[   3/' not in output.read_bytes():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(60) != 0
+    finally:
+        process.kill()
+    assert b'Interrupted: saved after iteration' in output.read_bytes()
+    (saved,) = tmp_path.glob('interrupted_iter_*.pth')
+    assert read_checkpoint(saved)['meta']['processes'] == 2
+
+
+def test_slurm_queues_again(tmp_path):
+    """With a stand-in for srun that is interrupted twice."""
+    log = tmp_path / 'log'
+    srun = tmp_path / 'srun'
+    srun.write_text(
+        '#!/bin/bash\n'
+        f'echo $(echo "$@") >> {log}\n'
+        f'[ "$(wc -l < {log})" -le 2 ] && exit 75\n'
+        'exit ${LAST_STATUS:-0}\n'
+    )
+    srun.chmod(0o755)
+    for last in ('0', '3'):
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            ['bash', 'tools/slurm_train.sh', 'gpu', 'job', 'config.py',
+             '--resume', 'epoch_3.pth', '--cfg-options', 'a=1'],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+                'LAST_STATUS': last,
+            },
+            capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert done.returncode == int(last)
+        assert done.stderr.count('queued again') == 2
+        first, *again = log.read_text().splitlines()
+        assert first.endswith('--resume epoch_3.pth --cfg-options a=1')
+        # What was saved since then, not the file of the beginning.
+        assert all(line.endswith('a=1 --resume') for line in again)
+        assert '--signal USR1@120' in first

@@ -1,5 +1,5 @@
-# 400 iterations of 4 scenes, in minutes on two CPU cores.
-max_iters = 400
+# 900 iterations of 4 scenes, in minutes on two CPU cores.
+max_iters = 900
 train_cfg = dict(
     type='ResumableIterLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
@@ -7,7 +7,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=8e-4, weight_decay=0.05, fused=True),
+    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=0.05, fused=True),
     paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))),
     clip_grad=dict(max_norm=10.0))
 
