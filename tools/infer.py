@@ -30,6 +30,11 @@ def parse_args() -> argparse.Namespace:
         help='score from which detections are drawn',
     )
     parser.add_argument(
+        '--fold',
+        action='store_true',
+        help='predict with the inference form: the same outputs, faster',
+    )
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -82,6 +87,7 @@ def main() -> None:
             args.checkpoint,
             args.device,
             args.score_thr,
+            args.fold,
         )
     results = model(inputs, args.out)
     try:

@@ -10,6 +10,7 @@ from mmtransxnet.engine import (
     UserError,
     build_runner,
     check_checkpoint,
+    check_compiler,
     check_writable,
     checkpoint_to_load,
     checkpoints_of,
@@ -35,6 +36,12 @@ def parse_args() -> argparse.Namespace:
         '--amp',
         action='store_true',
         help='train with mixed precision: float16 on a GPU, bfloat16 on a CPU',
+    )
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='compile the backbone (torch.compile); slow in the first '
+        'iterations, faster in all others',
     )
     parser.add_argument(
         '--fsdp',
@@ -65,6 +72,10 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
         config.load_from = args.resume if named else None
     if args.amp:
         config.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
+    if args.compile:
+        check_compiler()
+        hooks = config.get('custom_hooks') or []
+        config.custom_hooks = [*hooks, dict(type='CompileHook')]
     if args.fsdp:
         use_fsdp(config)
     if args.auto_scale_lr:

@@ -26,6 +26,7 @@ from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.fit import fit
 from mmtransxnet.loaders import path_of
+from mmtransxnet.models import fold as inference_form
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Inferencer:
             in it is run, and it must fit the model.
         device: Where to run; the first GPU if there is one.
         score_thr: Score from which detections are drawn.
+        fold: Whether to predict with the inference form of the backbone:
+            the same outputs, faster.
 
     Raises:
         UserError: The config is of another task, or the checkpoint cannot
@@ -68,6 +71,7 @@ class Inferencer:
         checkpoint: str | Path,
         device: str | None = None,
         score_thr: float = 0.3,
+        fold: bool = False,
     ) -> None:
         if not isinstance(config, Config):
             config = load_config(str(config))
@@ -88,6 +92,8 @@ class Inferencer:
             warnings.filterwarnings('ignore', message='weights is None.*')
             self._library = _BUILDERS[scope](config, device)
         _load(self._library.model, content, str(checkpoint))
+        if fold:
+            self._library.model = inference_form(self._library.model)
         self._meta = _dataset_meta(content, config)
         self._scope = scope
         self._score_thr = score_thr

@@ -1,5 +1,6 @@
 """What mmengine does not have: checks before a run starts, CPUs, schedules."""
 
+from mmtransxnet.engine.compile import check_compiler
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.distributed import use_fsdp
 from mmtransxnet.engine.errors import UserError, report_user_errors
@@ -22,6 +23,7 @@ __all__ = [
     'UserError',
     'build_runner',
     'check_checkpoint',
+    'check_compiler',
     'check_data',
     'check_init_weights',
     'check_writable',

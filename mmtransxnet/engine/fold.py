@@ -1,5 +1,7 @@
 """Evaluation in the inference form."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -21,7 +23,7 @@ class FoldHook(Hook):
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Exchange the model for its folded copy."""
-        self._model = _inner(runner)
+        self._model = inner_model(runner)
         # The loop does it after this hook.
         _exchange(runner, fold(self._model.eval()))
 
@@ -32,7 +34,8 @@ class FoldHook(Hook):
         _exchange(runner, self._model)
 
 
-def _inner(runner: Runner) -> nn.Module:
+def inner_model(runner: Runner) -> Any:
+    """The model, without what wraps it for several processes."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
 

@@ -118,3 +118,31 @@ def test_trains_a_step_in_mixed_precision_on_a_cpu(name):
     assert all(p.dtype == torch.float32 for p in model.parameters())
     state = copy.deepcopy(wrapper.state_dict())
     wrapper.load_state_dict(state)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'classification/transxnet_t',
+        'detection/maskrcnn_transxnet_t',
+        'detection/retinanet_transxnet_t',
+        'segmentation/sfpn_transxnet_t',
+        'segmentation/upernet_transxnet_t',
+    ],
+)
+def test_low_precision_is_finite(name, dtype):
+    """Losses and gradients of the published models, at the real widths."""
+    config = load(f'configs/{name}.py')
+    shrink(config)
+    model = revert_sync_batchnorm(build(config)).train()
+    batch = model.data_preprocessor(tiny_batch(config), training=True)
+    with torch.autocast('cpu', dtype):
+        losses = model(**batch, mode='loss')
+    loss, _ = model.parse_losses(losses)
+    assert loss.isfinite()
+    # As a loss scaler does, so that float16 has gradients at all.
+    (loss * 64).backward()
+    for parameter, value in model.named_parameters():
+        if value.grad is not None:
+            assert value.grad.isfinite().all(), parameter

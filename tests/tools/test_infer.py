@@ -146,6 +146,25 @@ def test_drawn_segmentation_has_the_colours_of_the_config(
 
 
 @pytest.mark.parametrize('task', TASKS)
+def test_folded(models, configs, checkpoints, task):
+    """The inference form answers as the model does."""
+    folded = Inferencer(configs[task], checkpoints[task], 'cpu', fold=True)
+    blocks = [type(m).__name__ for m in folded.model.backbone.modules()]
+    assert 'FoldedBlock' in blocks
+    assert 'FoldedBlock' not in [
+        type(m).__name__ for m in models[task].model.backbone.modules()
+    ]
+    image = np.random.randint(0, 256, (96, 128, 3), 'uint8')
+    answers = [one.predict(image) for one in (models[task], folded)]
+    read = dict(
+        classifier=lambda sample: sample.pred_score,
+        detector=lambda sample: sample.pred_instances.scores,
+        segmentor=lambda sample: sample.seg_logits.data,
+    )[task]
+    torch.testing.assert_close(*map(read, answers), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('task', TASKS)
 def test_video(models, video, tmp_path, task):
     results = list(models[task](video, tmp_path / 'out'))
     assert [r.frame for r in results] == [0, 1, 2]
