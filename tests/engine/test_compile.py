@@ -48,9 +48,7 @@ def test_the_same_step(monkeypatch):
 
 def test_no_compiler(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda name: None)
-    monkeypatch.setattr(
-        'mmtransxnet.engine.compile.get_device', lambda: 'cpu'
-    )
+    monkeypatch.setattr('mmtransxnet.engine.compile.get_device', lambda: 'cpu')
     with pytest.raises(UserError, match=r'needs a C\+\+ compiler'):
         check_compiler()
     monkeypatch.setattr(
