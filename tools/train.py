@@ -93,7 +93,8 @@ def main() -> None:
             # What is resumed is the same model.
             allow = [] if config.resume else config.get('load_allow', [])
             check_checkpoint(checkpoint, model, args.config, allow)
-    runner.train()
+    with report_user_errors():  # bad data, for one
+        runner.train()
 
 
 if __name__ == '__main__':

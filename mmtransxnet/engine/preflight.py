@@ -33,8 +33,14 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
             states as ``data_remedy``.
     """
     layouts = inspect_layout(config, splits)
-    problems = [problem for one in layouts for problem in one.problems]
-    for note in (note for one in layouts for note in one.notes):
+    skips = config.get('bad_data', {}).get('policy') == 'skip'
+    problems, notes = [], []
+    for one in layouts:
+        # A run counts what it skips; an evaluation skips nothing.
+        skipped = one.samples if skips and one.split == 'train' else []
+        problems += [p for p in one.problems if p not in skipped]
+        notes += [*one.notes, *skipped]
+    for note in notes:
         print_log(note, 'current', logging.WARNING)
     for split in splits:
         for metric in _as_list(config.get(f'{split}_evaluator')):
