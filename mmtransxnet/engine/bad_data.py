@@ -279,9 +279,9 @@ class Guard:
     def _load(self, index: int) -> Any:
         dataset = self._dataset
         info = dataset.get_data_info(index)
-        if not isinstance(info.get('img_path'), str):  # not from a file
-            return type(dataset).prepare_data(dataset, index)
         sample = sample_of(info, dataset.metainfo.get('classes', ()))
+        if sample is None:
+            return type(dataset).prepare_data(dataset, index)
         check_sample(sample)
         try:
             return type(dataset).prepare_data(dataset, index)

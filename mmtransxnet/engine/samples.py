@@ -53,24 +53,32 @@ class Sample:
     labels: frozenset[int] = frozenset()
 
 
-def sample_of(info: Mapping[str, Any], classes: Sequence[str]) -> Sample:
+def sample_of(
+    info: Mapping[str, Any], classes: Sequence[str]
+) -> Sample | None:
     """What of a sample of the libraries is to be judged.
 
     Args:
         info: What ``get_data_info`` of a data set returns.
         classes: Names of the classes of the data set.
+
+    Returns:
+        None if it is not one file on a disk (``s3://``, a video).
     """
+    path = info.get('img_path')
+    if not isinstance(path, str) or '://' in path:
+        return None
     size = None
     if 'instances' in info and 'width' in info:
         size = info['width'], info['height']
     if 'reduce_zero_label' not in info:  # not a segmentation data set
-        return Sample(info['img_path'], size)
+        return Sample(path, size)
     # Some classes only: their numbers in the file are those of all.
     known = set(info.get('label_map') or range(len(classes)))
     if info['reduce_zero_label']:
         known = {0, *(label + 1 for label in known)}
     return Sample(
-        info['img_path'],
+        path,
         size,
         info.get('seg_map_path'),
         frozenset({*known, 255}),
@@ -81,15 +89,12 @@ def check_sample(sample: Sample, decode: bool = False) -> None:
     """Judge a picture and its annotation.
 
     Args:
-        sample: What to judge. Files that lie elsewhere (``s3://``) are left
-            to whoever loads them.
+        sample: What to judge.
         decode: Whether to decode all of the picture.
 
     Raises:
         BadSampleError: It is unfit.
     """
-    if '://' in sample.picture:
-        return
     size = check_picture(sample.picture, decode)
     if sample.size not in (None, size):
         raise BadSampleError(
@@ -201,6 +206,11 @@ def _check_label_map(
         raise BadSampleError(
             f'{path} has {_pixels(image.size)} pixels, its picture '
             f'{_pixels(size)} once it is upright'
+        )
+    if 1 in size:
+        raise BadSampleError(
+            f'{path} has {_pixels(size)} pixels: mmseg takes a side of one '
+            'pixel for no side'
         )
     unknown = [value for value in _values_of(values) if value not in labels]
     if unknown:
