@@ -56,13 +56,12 @@ class Record:
         Raises:
             UserError: Now there are more than the limit.
         """
-        if problem in self.read():
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = f'{platform.node()}-{os.getpid()}.jsonl'
-        with (self.folder / name).open('a') as file:
-            file.write(json.dumps(problem) + '\n')
-        # Whoever writes last sees all.
+        if problem not in self.read():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f'{platform.node()}-{os.getpid()}.jsonl'
+            with (self.folder / name).open('a') as file:
+                file.write(json.dumps(problem) + '\n')
+        # Whoever writes last sees all; the others see it the next time.
         found = self.read()
         if len(found) > self.limit:
             raise UserError(

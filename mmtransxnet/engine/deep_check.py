@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 
 from mmtransxnet.engine.bad_data import build_without_bad_boxes
 from mmtransxnet.engine.layout import leaf_datasets
@@ -36,13 +36,14 @@ class DeepCheck:
     """
 
     def __init__(self, config: Config) -> None:
-        init_default_scope(config.get('default_scope', 'mmengine'))
         samples: dict[Sample, None] = {}
         problems: dict[str, None] = {}
+        scope = config.get('default_scope', 'mmengine')
         for split in ('train', 'val', 'test'):
             loader = config.get(f'{split}_dataloader') or {}
             for dataset in leaf_datasets(loader.get('dataset')):
-                found, wrong = _list(dataset)
+                with DefaultScope.overwrite_default_scope(scope):
+                    found, wrong = _list(dataset)
                 samples.update(dict.fromkeys(found))
                 problems.update(dict.fromkeys(wrong))
         self.samples = list(samples)
