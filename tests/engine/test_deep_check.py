@@ -9,6 +9,7 @@ import sys
 import pytest
 import spoiled
 from helpers import ROOT
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from mmtransxnet.datasets import build_digits
@@ -22,6 +23,8 @@ CONFIGS = {
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
+    # It keeps the stream it is made with; that of capsys is closed later.
+    MMLogger.get_current_instance()
     root = tmp_path_factory.mktemp('data') / 'digits'
     build_digits(root, size=64, train_images=12, val_images=12, renderings=1)
     return root
