@@ -33,13 +33,16 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
             states as ``data_remedy``.
     """
     layouts = inspect_layout(config, splits)
-    skips = config.get('bad_data', {}).get('policy') == 'skip'
-    problems, notes = [], []
+    policy = (config.get('bad_data') or {}).get('policy')
+    problems, notes, samples = [], [], []
     for one in layouts:
-        # A run counts what it skips; an evaluation skips nothing.
-        skipped = one.samples if skips and one.split == 'train' else []
-        problems += [p for p in one.problems if p not in skipped]
-        notes += [*one.notes, *skipped]
+        problems += one.problems
+        notes += one.notes
+        if one.split == 'train':  # an evaluation skips nothing
+            samples += one.samples
+    if policy == 'skip':  # the run counts them
+        problems = [p for p in problems if p not in samples]
+        notes += samples
     for note in notes:
         print_log(note, 'current', logging.WARNING)
     for split in splits:
@@ -50,6 +53,11 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
     if problems:
         remedy = config.get('data_remedy', 'mend data_root in the config')
         told = '; '.join(dict.fromkeys(problems))
+        if policy == 'error' and samples:
+            remedy += (
+                '. To train without single bad files: --cfg-options '
+                'bad_data.policy=skip'
+            )
         raise UserError(f'the data is not as needed: {told}. {remedy}')
 
 

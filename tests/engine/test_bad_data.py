@@ -102,10 +102,12 @@ def same(one, other):
 @pytest.mark.parametrize('decode', [False, True])
 def test_bad_picture_is_told_with_its_reason(tmp_path, kind, decode):
     content, reason = spoiled.BAD[kind]
-    if kind == 'damaged PNG' and not decode:
-        pytest.skip('has its header and its end')
     path = tmp_path / 'x.png'
     path.write_bytes(content)
+    if kind == 'damaged PNG' and not decode:
+        # It has its header and its end; its pipeline fails first.
+        assert check_picture(str(path)) == (96, 96)
+        return
     with pytest.raises(BadSampleError) as caught:
         check_picture(str(path), decode)
     assert str(caught.value).startswith(f'{path} ')
@@ -407,7 +409,7 @@ def test_before_a_run_only_what_is_skipped_is_let_pass(root, run, scope):
     for path in pictures(root, scope)[:2]:
         put(path, b'')
     check_data(run(scope, policy='skip'), ['train', 'val'])
-    with pytest.raises(UserError, match='is empty'):
+    with pytest.raises(UserError, match=r'is empty.*bad_data\.policy=skip'):
         check_data(run(scope, policy='error'), ['train'])
     if scope == 'mmdet':  # the same in an evaluation
         config = run(scope, policy='skip')
