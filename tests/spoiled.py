@@ -112,5 +112,15 @@ GOOD = {
         encoded(Image.fromarray(upright()).convert('RGBA'), 'PNG'),
         upright(),
     ),
+    'two in one JPEG': (
+        encoded(
+            upright(),
+            'MPO',
+            save_all=True,
+            append_images=[Image.new('RGB', (96, 96))],
+            quality=95,
+        ),
+        upright(),
+    ),
     'trailing bytes': (JPEG + b'more of the camera', upright()),
 }  # fmt: skip
