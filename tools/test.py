@@ -93,7 +93,8 @@ def main() -> None:
         name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
         dump = METRICS.build(dict(type=name, out_file_path=args.out))
         runner.test_evaluator.metrics.append(dump)
-    runner.test()
+    with report_user_errors():  # bad data, for one
+        runner.test()
 
 
 if __name__ == '__main__':

@@ -173,7 +173,7 @@ class Inferencer:
             try:
                 yield from run(source, target)
             # What torch and the libraries raise for odd pictures.
-            except (OSError, ValueError, RuntimeError) as error:
+            except Exception as error:
                 yield Result(source.origin, error=_reason(error))
 
     def _picture(
@@ -277,5 +277,8 @@ def _dataset_meta(
 
 
 def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    name = type(error).__name__
+    line = (str(error).strip().splitlines() or [name])[0]
+    if isinstance(error, OSError | ValueError | RuntimeError):
+        return line
+    return f'the libraries cannot predict or draw it ({name}: {line})'

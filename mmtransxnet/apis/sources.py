@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
-from PIL import Image
 
 from mmtransxnet.engine.layout import IMAGE_SUFFIXES
+from mmtransxnet.engine.samples import check_picture
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 
@@ -98,15 +98,11 @@ def read_picture(path: Path) -> np.ndarray:
         Blue, green, red ``(H, W, 3)``, uint8.
 
     Raises:
-        OSError: It is missing, truncated or no picture.
+        BadSampleError: It is missing, truncated, no picture or of a size
+            that the pipelines cannot handle.
     """
-    # OpenCV fills what is missing of a truncated file with grey.
-    with Image.open(path) as picture:
-        picture.load()
-    image = mmcv.imread(str(path))
-    if image is None:
-        raise OSError(f'OpenCV cannot decode {path}')
-    return image
+    check_picture(str(path), decode=True)
+    return mmcv.imread(str(path))
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

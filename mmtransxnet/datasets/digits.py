@@ -27,6 +27,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .layouts import write_scenes, write_singles
 from .manifest import MANIFEST, verify_manifest, write_manifest
@@ -88,6 +89,7 @@ def build_digits(
         The set, with ``built=False`` if an equal one was there.
 
     Raises:
+        TypeError: An option is no whole number.
         ValueError: An option is out of range.
         ImportError: scikit-learn is not installed.
         FileExistsError: Something else is at root: files, another set, or
@@ -99,7 +101,7 @@ def build_digits(
         train_images=train_images,
         val_images=val_images,
         renderings=renderings,
-        single_size=size * 2 // 5 if single_size is None else single_size,
+        single_size=single_size,
         seed=seed,
     )
     # A link stays a link: what it points to is what gets replaced.
@@ -114,11 +116,14 @@ def build_digits(
     return DigitsSet(root, counts, built=True)
 
 
-def _parameters(**parameters: int) -> dict[str, int]:
+def _parameters(**options: int | None) -> dict[str, int]:
     """Options as recorded in the manifest, each checked."""
+    if options['single_size'] is None:
+        del options['single_size']
     parameters = {
-        name: operator.index(value) for name, value in parameters.items()
+        name: _whole_number(name, value) for name, value in options.items()
     }
+    parameters.setdefault('single_size', parameters['size'] * 2 // 5)
     limits = {
         'size': SIZES,
         'train_images': (1, 999_999),
@@ -141,6 +146,15 @@ def _parameters(**parameters: int) -> dict[str, int]:
             f'{smallest} to {size}'
         )
     return parameters
+
+
+def _whole_number(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f'{name} must be a whole number, not {value!r}'
+        ) from None
 
 
 def _is_occupied(root: Path) -> bool:

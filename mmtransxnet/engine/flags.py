@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmtransxnet.engine.bad_data import guard_data, record_of
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.distributed import is_first_process, prepare_launch
 from mmtransxnet.engine.preflight import check_data, check_init_weights
@@ -72,13 +73,19 @@ def build_runner(config: Config, splits: Sequence[str]) -> Runner:
             ``'test'``.
 
     Raises:
-        UserError: As :func:`check_data`, :func:`check_init_weights` and
-            :func:`prepare_launch`.
+        UserError: As :func:`check_data`, :func:`check_init_weights`,
+            :func:`prepare_launch` and :func:`record_of`.
     """
+    record = record_of(config)
     if is_first_process():  # the others would find the same
         check_data(config, splits)
         check_init_weights(config)
+        if record and 'train' in splits and not config.get('resume'):
+            record.clear()
     prepare_launch(config)
     if 'runner_type' in config:
-        return RUNNERS.build(config)
-    return Runner.from_cfg(config)
+        runner = RUNNERS.build(config)
+    else:
+        runner = Runner.from_cfg(config)
+    guard_data(runner, config)
+    return runner

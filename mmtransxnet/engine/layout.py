@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from PIL import Image
+
+from mmtransxnet.engine.samples import BadSampleError, check_picture
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif')
 
@@ -42,6 +43,8 @@ class Layout:
         images: Number of pictures found.
         expected: Number of pictures in the published set, None if unknown.
         problems: What would stop a run or spoil its result, a line each.
+        samples: Those of the problems that are single missing or broken
+            files, which a run may be told to skip.
         notes: What may be meant, a part of a published set.
     """
 
@@ -50,7 +53,13 @@ class Layout:
     images: int = 0
     expected: int | None = None
     problems: list[str] = field(default_factory=list)
+    samples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def add_samples(self, problem: str) -> None:
+        """Add a problem that single files are."""
+        self.problems.append(problem)
+        self.samples.append(problem)
 
 
 def inspect_layout(config: Config, splits: Sequence[str]) -> list[Layout]:
@@ -64,7 +73,7 @@ def inspect_layout(config: Config, splits: Sequence[str]) -> list[Layout]:
     seen = set()
     for split in splits:
         loader = config.get(f'{split}_dataloader') or {}
-        for dataset in _datasets(loader.get('dataset')):
+        for dataset in leaf_datasets(loader.get('dataset')):
             layout = _inspect(split, dataset)
             if (layout.folder, layout.images) not in seen:
                 layouts.append(layout)
@@ -72,7 +81,7 @@ def inspect_layout(config: Config, splits: Sequence[str]) -> list[Layout]:
     return layouts
 
 
-def _datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
+def leaf_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
     """The data sets inside any wrappers (repeat, concatenate, ...)."""
     if not isinstance(dataset, Mapping):
         return
@@ -80,7 +89,7 @@ def _datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
     if inner == [None]:
         yield dataset
     for one in inner:
-        yield from _datasets(one)
+        yield from leaf_datasets(one)
 
 
 def _inspect(split: str, dataset: Mapping[str, Any]) -> Layout:
@@ -177,7 +186,7 @@ def _check_coco(layout: Layout, annotations: Path) -> list[str]:
     missing = sorted(wanted - {os.path.basename(path) for path in found})
     missing = [n for n in missing if not (layout.folder / n).is_file()]
     if missing:
-        layout.problems.append(
+        layout.add_samples(
             f'{len(missing)} of {len(wanted)} annotated pictures are not in '
             f'{layout.folder}: {_some(missing)}'
         )
@@ -197,7 +206,7 @@ def _check_label_maps(
     wanted = [Path(path).stem + suffix for path in found]
     missing = [name for name in wanted if name not in maps]
     if missing:
-        layout.problems.append(
+        layout.add_samples(
             f'{len(missing)} pictures without a label map in {labels}: '
             f'{_some(missing)}'
         )
@@ -219,12 +228,9 @@ def _check_sample(layout: Layout, paths: list[str]) -> None:
     step = max(1, len(paths) // _SAMPLE)
     for path in paths[::step]:
         try:
-            with Image.open(path) as image:
-                image.load()
-        # Pillow raises almost anything for a broken file.
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else error
-            layout.problems.append(f'{path} cannot be decoded ({reason})')
+            check_picture(path, decode=True)
+        except BadSampleError as error:
+            layout.add_samples(str(error))
             return
 
 

@@ -32,8 +32,17 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
             states as ``data_remedy``.
     """
     layouts = inspect_layout(config, splits)
-    problems = [problem for one in layouts for problem in one.problems]
-    for note in (note for one in layouts for note in one.notes):
+    policy = (config.get('bad_data') or {}).get('policy')
+    problems, notes, samples = [], [], []
+    for one in layouts:
+        problems += one.problems
+        notes += one.notes
+        if one.split == 'train':  # an evaluation skips nothing
+            samples += one.samples
+    if policy == 'skip':  # the run counts them
+        problems = [p for p in problems if p not in samples]
+        notes += samples
+    for note in notes:
         print_log(note, 'current', logging.WARNING)
     for split in splits:
         for metric in _as_list(config.get(f'{split}_evaluator')):
@@ -43,6 +52,11 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
     if problems:
         remedy = config.get('data_remedy', 'mend data_root in the config')
         told = '; '.join(dict.fromkeys(problems))
+        if policy == 'error' and samples:
+            remedy += (
+                '. To train without single bad files: --cfg-options '
+                'bad_data.policy=skip'
+            )
         raise UserError(f'the data is not as needed: {told}. {remedy}')
 
 

@@ -1,11 +1,13 @@
 """Predict and draw files, folders, videos and cameras, three tasks."""
 
+import resource
 import shutil
 
 import cv2
 import mmcv
 import numpy as np
 import pytest
+import spoiled
 import torch
 from helpers import fill_by_name
 from mmengine.config import Config
@@ -162,6 +164,32 @@ def test_folded(models, configs, checkpoints, task):
         segmentor=lambda sample: sample.seg_logits.data,
     )[task]
     torch.testing.assert_close(*map(read, answers), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_hostile_pictures_do_not_stop_the_others(models, tmp_path, task):
+    """A bomb, 1 x 20000 pixels and what else is bad, and 1 x 1."""
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for name, (content, _) in spoiled.BAD.items():
+        (folder / f'{name}.png').write_bytes(content)
+    mmcv.imwrite(np.zeros((1, 1, 3), 'uint8'), str(folder / 'x.png'))
+    mmcv.imwrite(np.zeros((32, 64, 3), 'uint8'), str(folder / 'z.png'))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    *failed, tiny, good = models[task](folder, tmp_path / 'out')
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert good.error is None
+    # What is resized can be predicted; mmseg cannot draw a single pixel.
+    told = {
+        'classifier': 'images of at least 32 x 32 pixels, got 1 x 1',
+        'segmentor': 'the libraries cannot predict or draw it (IndexError',
+    }
+    assert told.get(task, 'None') in str(tiny.error)
+    assert {result.source.stem for result in failed} == {*spoiled.BAD}
+    for result in failed:
+        assert str(result.source) in result.error
+        assert spoiled.BAD[result.source.stem][1] in result.error
+    assert grown < 500 * 1024  # KiB; the bomb would have 10 GB
 
 
 @pytest.mark.parametrize('task', TASKS)

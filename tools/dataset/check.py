@@ -1,8 +1,15 @@
-"""Say in seconds whether the data of a config is laid out as it needs."""
+"""Say in seconds whether the data of a config is laid out as it needs.
 
+With --deep, in minutes, which pictures and annotations are bad.
+"""
+
+import argparse
+import os
 import sys
 
+from mmengine.config import Config
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from mmtransxnet.engine import (
@@ -11,17 +18,35 @@ from mmtransxnet.engine import (
     load_config,
     report_user_errors,
 )
+from mmtransxnet.engine.deep_check import DeepCheck
 
 
-def main() -> None:
-    """Print a table of the splits; exit with 1 if something is missing."""
-    args = config_parser(__doc__).parse_args()
-    with report_user_errors():
-        config = load_config(args.config, args.cfg_options, args.data_root)
+def parse_args() -> argparse.Namespace:
+    """Read which config to check, and how thoroughly."""
+    parser = config_parser(__doc__)
+    parser.add_argument(
+        '--deep',
+        action='store_true',
+        help='decode every picture and label map, look at every box',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count() or 1,
+        help='processes for --deep; one for each core if not set',
+    )
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error(f'--workers {args.workers}: at least 1 is needed')
+    return args
+
+
+def check_layout(config: Config, name: str) -> list[str]:
+    """Print a table of the splits; return what is to be complained of."""
     layouts = inspect_layout(config, ['train', 'val', 'test'])
-    table = Table(title=args.config)
-    for name in ('split', 'folder', 'pictures', 'published', 'state'):
-        table.add_column(name, overflow='fold')
+    table = Table(title=name)
+    for column in ('split', 'folder', 'pictures', 'published', 'state'):
+        table.add_column(column, overflow='fold')
     for one in layouts:
         told = 'see below' if one.problems or one.notes else 'good'
         table.add_row(
@@ -32,11 +57,36 @@ def main() -> None:
             told,
         )
     Console().print(table)
-    complaints = [c for one in layouts for c in (*one.problems, *one.notes)]
-    for complaint in dict.fromkeys(complaints):
+    return [c for one in layouts for c in (*one.problems, *one.notes)]
+
+
+def check_deep(config: Config, workers: int) -> list[str]:
+    """Judge all samples with a progress bar; return what is bad."""
+    check = DeepCheck(config)
+    verdicts = track(
+        check.judge(workers),
+        'judging',
+        total=len(check.samples),
+        console=Console(stderr=True),
+    )
+    bad = [*check.problems, *filter(None, verdicts)]
+    print(f'{len(check.samples):,} pictures judged, {len(bad):,} bad')
+    return bad
+
+
+def main() -> None:
+    """Tell all that is wrong; exit with 1 if something is."""
+    args = parse_args()
+    with report_user_errors():
+        config = load_config(args.config, args.cfg_options, args.data_root)
+    complaints = check_layout(config, args.config)
+    bad = check_deep(config, args.workers) if args.deep else []
+    for complaint in dict.fromkeys([*complaints, *bad]):
         print(complaint)
     if complaints:
         sys.exit(f'error: {config.get("data_remedy", "mend data_root")}')
+    if bad:
+        sys.exit('error: mend what is bad, or train with bad_data.policy=skip')
 
 
 if __name__ == '__main__':

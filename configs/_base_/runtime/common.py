@@ -26,3 +26,6 @@ load_from = None
 # Names that need not fit load_from, as a new head's: 'roi_head.bbox_head.*'
 load_allow = []
 resume = False
+# Broken pictures, boxes that cannot be, unknown labels: 'error' ends the run,
+# 'skip' trains without them, up to a limit (docs/reliability.md).
+bad_data = dict(policy='error', limit=20)

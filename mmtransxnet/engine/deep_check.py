@@ -1,0 +1,102 @@
+"""Every picture and annotation that a config reads, judged beforehand."""
+
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmtransxnet.engine.bad_data import build_without_bad_boxes
+from mmtransxnet.engine.layout import leaf_datasets
+from mmtransxnet.engine.samples import (
+    BadSampleError,
+    Sample,
+    check_sample,
+    sample_of,
+)
+
+_CHUNK = 16
+"""Samples that a process gets at a time."""
+
+
+class DeepCheck:
+    """All samples of the loaders of a config.
+
+    The libraries' data sets list them, so these are the samples of a run.
+
+    Args:
+        config: The run.
+
+    Attributes:
+        samples: What is to be judged, each once.
+        problems: What is wrong with the annotations, a line each.
+    """
+
+    def __init__(self, config: Config) -> None:
+        samples: dict[Sample, None] = {}
+        problems: dict[str, None] = {}
+        scope = config.get('default_scope', 'mmengine')
+        for split in ('train', 'val', 'test'):
+            loader = config.get(f'{split}_dataloader') or {}
+            for dataset in leaf_datasets(loader.get('dataset')):
+                with DefaultScope.overwrite_default_scope(scope):
+                    found, wrong = _list(dataset)
+                samples.update(dict.fromkeys(found))
+                problems.update(dict.fromkeys(wrong))
+        self.samples = list(samples)
+        self.problems = list(problems)
+
+    def judge(self, workers: int) -> Iterator[str | None]:
+        """Decode all pictures.
+
+        Args:
+            workers: Number of processes.
+
+        Yields:
+            For each sample what is wrong with it, or None.
+        """
+        with ProcessPoolExecutor(workers) as pool:
+            yield from pool.map(_judge, self.samples, chunksize=_CHUNK)
+
+
+def _judge(sample: Sample) -> str | None:
+    try:
+        check_sample(sample, decode=True)
+    except BadSampleError as error:
+        return str(error)
+    return None
+
+
+def _list(dataset: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
+    """Samples of a data set, and what is wrong with its annotations."""
+    # Nothing is filtered out in test mode.
+    described = {**dataset, 'pipeline': [], 'test_mode': True}
+    try:
+        built, problems = build_without_bad_boxes(described)
+    # What the libraries raise for a file that is not as they expect.
+    except Exception as error:
+        name = dataset.get('ann_file') or dataset.get('data_prefix')
+        root = dataset.get('data_root', '')
+        return [], [f'{name} of {root} cannot be read ({error!r})']
+    classes = built.metainfo.get('classes', ())
+    infos = map(built.get_data_info, range(len(built)))
+    judged = (sample_of(info, classes) for info in infos)
+    samples = [sample for sample in judged if sample is not None]
+    if str(built.ann_file).endswith('.json'):
+        problems += _orphans(Path(built.ann_file))
+    return samples, problems
+
+
+def _orphans(annotations: Path) -> list[str]:
+    """Annotations of pictures that COCO's document does not list."""
+    document = json.loads(annotations.read_bytes())
+    known = {image['id'] for image in document['images']}
+    return [
+        f'{annotations}: annotation {one.get("id")}: no picture has the id '
+        f'{one.get("image_id")}'
+        for one in document['annotations']
+        if one.get('image_id') not in known
+    ]
