@@ -145,13 +145,3 @@ def test_resume_without_a_checkpoint_is_an_error(tmp_path):
     config = Config(dict(resume=True, load_from=None, work_dir=str(tmp_path)))
     with pytest.raises(UserError, match='no checkpoint in'):
         checkpoint_to_load(config)
-
-
-def test_what_a_run_starts_from(tmp_path):
-    config = Config(dict(resume=False, load_from=None, work_dir='x'))
-    assert checkpoint_to_load(config) is None
-    (tmp_path / 'last_checkpoint').write_text('epoch_2.pth')
-    config = Config(dict(resume=True, load_from=None, work_dir=str(tmp_path)))
-    assert checkpoint_to_load(config) == 'epoch_2.pth'
-    config.load_from = 'mine.pth'
-    assert checkpoint_to_load(config) == 'mine.pth'
