@@ -13,6 +13,7 @@ ops.install()
 
 from mmtransxnet import loaders  # noqa: E402
 from mmtransxnet.engine import (  # noqa: E402, F401
+    bad_numbers,
     distributed,
     fold,
     optim,

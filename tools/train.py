@@ -93,7 +93,7 @@ def main() -> None:
             # What is resumed is the same model.
             allow = [] if config.resume else config.get('load_allow', [])
             check_checkpoint(checkpoint, model, args.config, allow)
-    runner.train()
+        runner.train()
 
 
 if __name__ == '__main__':

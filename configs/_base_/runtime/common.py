@@ -6,7 +6,9 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # NaN or infinite: policy 'error' stops the run, 'skip' skips the step.
+    bad_numbers=dict(type='BadNumbersHook', policy='error', limit=10))
 
 env_cfg = dict(
     cudnn_benchmark=False,

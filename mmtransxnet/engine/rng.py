@@ -1,0 +1,32 @@
+"""The states of all random numbers that a training draws."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_states() -> dict[str, Any]:
+    """States of Python, numpy, torch and this process's GPU."""
+    states = dict(
+        python=random.getstate(),
+        numpy=np.random.get_state(legacy=False),
+        torch=torch.get_rng_state(),
+    )
+    if torch.cuda.is_available():
+        states['cuda'] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Go back to the states that :func:`random_states` returned.
+
+    A GPU's is left out where there is no GPU.
+    """
+    random.setstate(states['python'])
+    np.random.set_state(states['numpy'])
+    torch.set_rng_state(states['torch'])
+    if 'cuda' in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'])
