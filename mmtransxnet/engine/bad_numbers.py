@@ -87,12 +87,16 @@ class BadNumbersHook(Hook):
         wrapper.backward = torch.compiler.disable(
             functools.partial(self._checked_backward, runner)
         )
-        wrapper.step = torch.compiler.disable(self._checked_step)
+        # Schedulers look for marks of theirs on the step.
+        step = functools.partial(self._checked_step)
+        functools.update_wrapper(step, wrapper.step)
+        wrapper.step = torch.compiler.disable(step)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the optimizer wrapper as it was."""
         self._handle.remove()
-        del runner.optim_wrapper.backward, runner.optim_wrapper.step
+        wrapper: Any = runner.optim_wrapper
+        wrapper.backward, wrapper.step = self._backward, self._step
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
@@ -179,7 +183,7 @@ class BadNumbersHook(Hook):
         if self._losses is None:
             return {}
         values = self._inner.parse_losses(self._losses)[1]
-        return {name: float(value) for name, value in values.items()}
+        return {name: value.item() for name, value in values.items()}
 
     def _remedy(self) -> str:
         if self.policy == 'skip':

@@ -21,8 +21,8 @@ from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.plain import from_plain
 from mmtransxnet.engine.rng import set_random_states
 
-# What our libraries look up elsewhere than in registries.
-_OTHER_TYPES = ('nms', 'soft_nms')
+# What mmdet looks up in mmcv.ops instead of a registry.
+_OTHER_TYPES = ('RoIAlign', 'RoIPool', 'nms', 'soft_nms')
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def replay(record: Mapping[str, Any], config: Config | None = None) -> Replay:
     watch.remove()
     (loss * record['precision'].get('loss_scale', 1.0)).backward()
     return Replay(
-        losses={name: float(value) for name, value in losses.items()},
+        losses={name: value.item() for name, value in losses.items()},
         culprit=watch.culprit,
         inputs=[name for name, v in _tensors(batch) if not _finite(v)],
         weights=before,
@@ -208,12 +208,11 @@ def _registered(scope: str | None) -> set[str]:
     """
     names: set[str] = {*_OTHER_TYPES}
     for root in (MODELS, TASK_UTILS):
-        for registry in (root, root.children.get(scope)):
-            if registry is None:
-                continue
-            registry.import_from_location()
-            for name in registry.module_dict:
-                names |= {name, f'{registry.scope}.{name}'}
+        with root.switch_scope_and_registry(scope) as scoped:
+            for registry in (root, scoped):
+                registry.import_from_location()
+                for name in registry.module_dict:
+                    names |= {name, f'{registry.scope}.{name}'}
     return names
 
 
