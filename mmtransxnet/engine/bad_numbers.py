@@ -6,6 +6,7 @@ and nobody knows which batch it was.
 
 import functools
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,18 +120,16 @@ class BadNumbersHook(Hook):
         self, runner: Runner, loss: Tensor, **kwargs: Any
     ) -> None:
         self._backward(loss, **kwargs)
-        own = _not_finite(loss, self._parameters)
-        anywhere = own
-        if dist.is_initialized():
-            anywhere = own.clone()
-            dist.all_reduce(anywhere, dist.ReduceOp.MAX)
-        bad_loss, bad_gradient = anywhere.tolist()
-        if not (bad_loss or bad_gradient):
+        bad_loss, suspect = _anywhere(_suspects(loss, self._parameters))
+        if not (bad_loss or suspect):
             return
         if not bad_loss and _is_scaled(runner.optim_wrapper):
             return
-        blamed = bool(own[0]) or not bad_loss
-        self._act(runner, loss.item(), blamed)
+        names = _bad_gradients(runner.model)
+        if bad_loss or any(_anywhere(loss.new_tensor([bool(names)]))):
+            value = loss.item()
+            blamed = not math.isfinite(value) or not bad_loss
+            self._act(runner, value, names, blamed)
 
     def _checked_step(self, **kwargs: Any) -> None:
         if not self._skip:
@@ -138,9 +137,10 @@ class BadNumbersHook(Hook):
         self._skip = False
 
     @torch.no_grad()
-    def _act(self, runner: Runner, loss: float, blamed: bool) -> None:
+    def _act(
+        self, runner: Runner, loss: float, names: list[str], blamed: bool
+    ) -> None:
         """Stop, or see to it that the step has not been."""
-        names = _bad_gradients(runner.model)
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._copies)
         stop = self.policy == 'error' or self.skipped >= self.limit
@@ -229,20 +229,26 @@ class BadNumbersHook(Hook):
         return f'; the batch and the weights before it are in {path}{lost}'
 
 
-def _not_finite(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Whether the loss, and whether a gradient is not finite.
+def _suspects(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """Whether the loss is, and whether a gradient may be, not finite.
+
+    The norm of all gradients is ten times faster than looking at each
+    number, but its squares overflow where the numbers do not yet.
 
     Returns:
         Two numbers, 1 for yes, on the device of the loss.
     """
-    # A shard may be empty, and has no largest value then.
-    gradients = [
-        p.grad for p in parameters if p.grad is not None and p.grad.numel()
-    ]
-    # The largest: a sum of squares overflows where the numbers do not.
-    largest = nn.utils.get_total_norm(gradients, float('inf'))
-    both = torch.stack([loss.detach().float(), largest.to(loss).float()])
-    return (~both.isfinite()).to(torch.uint8)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    both = torch.stack([loss.detach().float(), norm.to(loss).float()])
+    return (~both.isfinite()).float()
+
+
+def _anywhere(flags: Tensor) -> list[bool]:
+    """Whether flags are set in any of the processes."""
+    if dist.is_initialized():
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return [bool(flag) for flag in flags.tolist()]
 
 
 def _is_scaled(wrapper: Any) -> bool:

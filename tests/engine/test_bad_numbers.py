@@ -44,10 +44,13 @@ class Fragile(BaseModel):
             return dict(loss_a=loss, loss_b=loss.detach() * math.inf)
         if spoil == 300:  # a finite loss, infinite gradients
             loss = loss + self.linear.weight.sum().mul(0).sqrt()
+        if spoil == 400:  # gradients whose squares are infinite
+            loss = loss + self.linear.weight.sum() * 1e25
         return dict(loss_a=loss, loss_b=loss * 2)
 
 
 KINDS = dict(nan=math.nan, infinite_loss=200.0, gradient=300.0)
+VALUES = dict(KINDS, large_gradient=400.0)
 
 
 def batches(kind, bad=(BAD,), rank=0):
@@ -56,7 +59,7 @@ def batches(kind, bad=(BAD,), rank=0):
     data = torch.randn(2 * ITERATIONS, 4, generator=generator)
     if kind is not None:
         for number in bad:
-            data[2 * number - 2, 0] = KINDS[kind]
+            data[2 * number - 2, 0] = VALUES[kind]
     return [dict(inputs=one) for one in data]
 
 
@@ -198,6 +201,12 @@ def test_the_limit_stops(tmp_path):
     assert same(witness.state(runner), witness.seen[4])
     names = sorted(path.name for path in tmp_path.glob('bad_*'))
     assert names == [f'bad_numbers_iter_{n}_rank0.pth' for n in (2, 5)]
+
+
+def test_large_gradients_are_not_bad(tmp_path):
+    runner, _ = make_runner(tmp_path, 'large_gradient')
+    runner.train()
+    assert not list(tmp_path.glob('bad_*'))
 
 
 def test_good_runs_are_not_changed(tmp_path):
