@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmtransxnet.apis import Inferencer, Result
-from mmtransxnet.engine import UserError, load_config, report_user_errors
+from mmtransxnet.engine import check_folder, load_config, report_user_errors
+from mmtransxnet.engine.options import OptionsAction
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         help='override the config: key=value, key="[a,b]"',
     )
     args = parser.parse_args()
@@ -73,10 +72,7 @@ def main() -> None:
         inputs.append(args.webcam)
     summary = Summary()
     with report_user_errors():
-        try:
-            Path(args.out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f'--out {args.out}: {error.strerror}') from error
+        check_folder(args.out, '--out')
         model = Inferencer(
             load_config(args.config, args.cfg_options),
             args.checkpoint,

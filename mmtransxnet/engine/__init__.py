@@ -13,6 +13,7 @@ from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.preflight import (
     check_checkpoint,
     check_data,
+    check_folder,
     check_init_weights,
     checkpoint_to_load,
 )
@@ -22,6 +23,7 @@ __all__ = [
     'build_runner',
     'check_checkpoint',
     'check_data',
+    'check_folder',
     'check_init_weights',
     'checkpoint_to_load',
     'config_parser',

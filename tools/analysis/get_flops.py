@@ -28,7 +28,7 @@ def main() -> None:
     height, width = args.shape[0], args.shape[-1]
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
-    model = build_on_meta(config)
+        model = build_on_meta(config)
     table = Table(title=f'{args.config}, {height} x {width}')
     table.add_column('part')
     table.add_column('parameters', justify='right')

@@ -18,7 +18,7 @@ def main() -> None:
     args = config_parser(__doc__).parse_args()
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
-    layouts = inspect_layout(config, ['train', 'val', 'test'])
+        layouts = inspect_layout(config, ['train', 'val', 'test'])
     table = Table(title=args.config)
     for name in ('split', 'folder', 'pictures', 'published', 'state'):
         table.add_column(name, overflow='fold')
