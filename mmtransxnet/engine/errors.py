@@ -73,4 +73,5 @@ def _part_being_built(trace: TracebackType | None) -> str | None:
     ]
     # The whole is named first, what is special in it later.
     special = [one for one in parts if one != _BUILDERS['build_from_cfg']]
-    return (special or parts or [None])[-1]
+    found = special or parts
+    return found[-1] if found else None
