@@ -160,14 +160,20 @@ def _check_key(before: Any, after: Any, dotted: str, value: Any) -> None:
             known = _accepted(after, parts[:position], scope)
             if known is not None and part not in known:
                 raise UserError(_unknown(dotted, part, [*before, *known]))
+            if position == 0:
+                check_type(dotted, None, value, before, [Runner])
             return
         before, after = before[part], after[part]
-    owners = (
-        _classes(parent['type'], scope)
-        if isinstance(parent, Mapping) and 'type' in parent
-        else []
-    )
-    check_type(dotted, before, value, parent, owners)
+    check_type(dotted, before, value, parent, _owners(parent, parts, scope))
+
+
+def _owners(parent: Any, parts: list[str], scope: str | None) -> list[Any]:
+    """What takes the last part of a dotted key as an argument."""
+    if len(parts) == 1:
+        return [Runner]
+    if isinstance(parent, Mapping) and 'type' in parent:
+        return _classes(parent['type'], scope)
+    return []
 
 
 def _unknown(dotted: str, part: str, known: Iterable[str]) -> str:

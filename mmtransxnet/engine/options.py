@@ -57,6 +57,8 @@ def _problem_of(text: str) -> str | None:
         return 'expected key=value, as in model.backbone.with_cp=True'
     if len(text) > _LONGEST:
         return f'longer than {_LONGEST} characters; write a config for it'
+    if key.count('.') > _DEEPEST:
+        return f'more than {_DEEPEST} levels'
     depth = 0
     for character in value:
         depth += (character in '([') - (character in ')]')
@@ -88,10 +90,15 @@ def check_type(
     """
     if isinstance(value, float) and math.isnan(value):
         raise UserError(f'--cfg-options {dotted}: nan is not a number')
-    if before is None or value is None or _kind(before) == _kind(value):
+    hints = _hints(owners, dotted.rpartition('.')[2])
+    if value is None or any(_admits(hint, value) for hint in hints):
         return
-    hints = [hint for hint in _hints(owners, dotted.rpartition('.')[2])]
-    if any(_admits(hint, value) for hint in hints):
+    if before is None and '.' not in dotted and hints:
+        raise UserError(
+            f'--cfg-options {dotted}: {shortened(repr(value), 60)} is '
+            f'{_kind(value)}, which mmengine does not take there'
+        )
+    if before is None or _kind(before) == _kind(value):
         return
     several = isinstance(value, Sequence) and not isinstance(value, str)
     if several and not hints and 'type' in parent:
