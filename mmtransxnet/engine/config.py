@@ -117,18 +117,17 @@ def load_config(
 
 def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
     """Merge options, each of which must fit."""
-    before = config.to_dict()
-    try:
-        config.merge_from_dict(dict(options))
-    # Also what dicts and lists make of keys that are not theirs.
-    except Exception as error:
-        raise UserError(
-            f'--cfg-options {shortened(" ".join(options))} does not fit '
-            f'{path}: {shortened(str(error))}'
-        ) from error
-    after = config.to_dict()
     for key, value in options.items():
-        _check_key(before, after, key, value)
+        before = config.to_dict()
+        try:
+            config.merge_from_dict({key: value})
+        # Also what dicts and lists make of keys that are not theirs.
+        except Exception as error:
+            raise UserError(
+                f'--cfg-options {shortened(key)} does not fit {path}: '
+                f'{shortened(str(error))}'
+            ) from error
+        _check_key(before, config.to_dict(), key, value)
 
 
 def _similar_files(path: str) -> str:
@@ -152,6 +151,11 @@ def _check_key(before: Any, after: Any, dotted: str, value: Any) -> None:
     for position, part in enumerate(parts):
         parent = before
         if isinstance(before, Sequence) and not isinstance(before, str):
+            if not isinstance(after, type(before)):
+                raise UserError(
+                    f'--cfg-options {shortened(dotted)}: only lists have '
+                    'numbered elements'
+                )
             before, after = before[int(part)], after[int(part)]
             continue
         if not isinstance(before, Mapping):

@@ -11,7 +11,6 @@ _BUILDERS = dict(
     build_train_loop='train_cfg, train_dataloader',
     build_val_loop='val_cfg, val_dataloader, val_evaluator',
     build_test_loop='test_cfg, test_dataloader, test_evaluator',
-    build_dataloader='a dataloader',
     build_optim_wrapper='optim_wrapper',
     build_param_scheduler='param_scheduler',
     build_model='model',
