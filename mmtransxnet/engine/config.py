@@ -117,6 +117,7 @@ def load_config(
 
 def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
     """Merge options, each of which must fit."""
+    scope = config.get('default_scope')  # an option may spoil it
     for key, value in options.items():
         before = config.to_dict()
         try:
@@ -127,7 +128,7 @@ def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
                 f'--cfg-options {shortened(key)} does not fit {path}: '
                 f'{shortened(str(error))}'
             ) from error
-        _check_key(before, config.to_dict(), key, value)
+        _check_key(before, config.to_dict(), key, value, scope)
 
 
 def _similar_files(path: str) -> str:
@@ -140,13 +141,14 @@ def _similar_files(path: str) -> str:
     return f'; did you mean {", ".join(close)}?' if close else ''
 
 
-def _check_key(before: Any, after: Any, dotted: str, value: Any) -> None:
+def _check_key(
+    before: Any, after: Any, dotted: str, value: Any, scope: str | None
+) -> None:
     """Follow a dotted key to where the config does not know it.
 
     What the config has at its end must be of the option's type.
     """
     parts = dotted.split('.')
-    scope = after.get('default_scope')
     parent = before
     for position, part in enumerate(parts):
         parent = before

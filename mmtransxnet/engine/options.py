@@ -48,6 +48,8 @@ class OptionsAction(DictAction):
             super().__call__(parser, namespace, values, option_string)
         except (AssertionError, ValueError) as error:
             parser.error(f'--cfg-options: {shortened(str(error))}')
+        except RecursionError:  # as of '),('
+            parser.error('--cfg-options: brackets that do not match')
 
 
 def _problem_of(text: str) -> str | None:

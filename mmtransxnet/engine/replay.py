@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import MODELS, TASK_UTILS, init_default_scope
 from torch import Tensor, nn
@@ -172,7 +172,7 @@ def _build(config: Config) -> Any:
     model = config.model
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', config.data_preprocessor)
-    return MODELS.build(_without_init(model))
+    return MODELS.build(ConfigDict(_without_init(model)))
 
 
 def _without_init(value: Any) -> Any:
