@@ -4,8 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
 from mmtransxnet.apis import Inferencer, Result
-from mmtransxnet.engine import check_folder, load_config, report_user_errors
+from mmtransxnet.engine import (
+    UserError,
+    check_folder,
+    load_config,
+    report_user_errors,
+)
 from mmtransxnet.engine.options import OptionsAction
 
 
@@ -38,6 +45,16 @@ def parse_args() -> argparse.Namespace:
     if not args.inputs and args.webcam is None:
         parser.error('name pictures, videos or folders, or a --webcam')
     return args
+
+
+def check_device(name: str | None) -> None:
+    """Check that there is a device."""
+    try:
+        torch.empty(0, device=name)
+    # Without CUDA, torch asserts.
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'--device {name}: {reason}') from error
 
 
 class Summary:
@@ -73,6 +90,7 @@ def main() -> None:
     summary = Summary()
     with report_user_errors():
         check_folder(args.out, '--out')
+        check_device(args.device)
         model = Inferencer(
             load_config(args.config, args.cfg_options),
             args.checkpoint,

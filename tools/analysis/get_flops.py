@@ -3,12 +3,18 @@
 from rich.console import Console
 from rich.table import Table
 
-from mmtransxnet.engine import config_parser, load_config, report_user_errors
+from mmtransxnet.engine import (
+    UserError,
+    config_parser,
+    load_config,
+    report_user_errors,
+)
 from mmtransxnet.engine.cost import (
     build_on_meta,
     count_macs,
     count_parameters,
 )
+from mmtransxnet.engine.errors import in_a_line
 
 
 def main() -> None:
@@ -29,6 +35,14 @@ def main() -> None:
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
         model = build_on_meta(config)
+        try:
+            macs = count_macs(model, height, width)
+        # Layers that do not fit together, or a picture too small for them.
+        except Exception as error:
+            raise UserError(
+                f'the model does not run on {height} x {width} pixels: '
+                f'{in_a_line(error)}'
+            ) from error
     table = Table(title=f'{args.config}, {height} x {width}')
     table.add_column('part')
     table.add_column('parameters', justify='right')
@@ -39,7 +53,7 @@ def main() -> None:
     table.add_section()
     table.add_row('all', f'{count_parameters(model) / 1e6:.2f} M')
     Console().print(table)
-    Console().print(f'{count_macs(model, height, width) / 1e9:.2f} GMACs')
+    Console().print(f'{macs / 1e9:.2f} GMACs')
 
 
 if __name__ == '__main__':
