@@ -1,10 +1,11 @@
 """Print parameters and multiply-adds of the model of any config."""
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
 from mmtransxnet.engine import (
-    UserError,
     config_parser,
     load_config,
     report_user_errors,
@@ -14,7 +15,6 @@ from mmtransxnet.engine.cost import (
     count_macs,
     count_parameters,
 )
-from mmtransxnet.engine.errors import in_a_line
 
 
 def main() -> None:
@@ -37,12 +37,12 @@ def main() -> None:
         model = build_on_meta(config)
         try:
             macs = count_macs(model, height, width)
-        # Layers that do not fit together, or a picture too small for them.
-        except Exception as error:
-            raise UserError(
-                f'the model does not run on {height} x {width} pixels: '
-                f'{in_a_line(error)}'
-            ) from error
+        # Layers that do not fit together, a picture too small for them, or
+        # a fault of ours: only the traceback tells which.
+        except Exception:
+            size = f'{height} x {width}'
+            print(f'error: the model does not run on {size}:', file=sys.stderr)
+            raise
     table = Table(title=f'{args.config}, {height} x {width}')
     table.add_column('part')
     table.add_column('parameters', justify='right')
