@@ -14,7 +14,9 @@ ops.install()
 from mmtransxnet import loaders  # noqa: E402
 from mmtransxnet.engine import (  # noqa: E402, F401
     bad_data,
+    bad_numbers,
     checkpoints,
+    compile,
     distributed,
     fold,
     loops,

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,11 +90,16 @@ def read_checkpoint(
             holds objects other than tensors and training state, or weights
             that are not numbers.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
+    path = _expanded(path)
+    if not os.path.isfile(path):  # Path's raises for very long names
         raise ValueError(f'checkpoint {path} is not a file')
-    with path.open('rb') as file:
-        start = file.read(512)
+    try:
+        with path.open('rb') as file:
+            start = file.read(512)
+    except OSError as error:
+        raise ValueError(
+            f'checkpoint {path} cannot be read: {error.strerror}'
+        ) from error
     problem = _no_checkpoint(start)
     if problem:
         raise ValueError(f'checkpoint {path} cannot be read: it {problem}')
@@ -115,6 +121,14 @@ def read_checkpoint(
     _check_arguments(content, path)
     _check_numbers(content, path)
     return dict(content)
+
+
+def _expanded(path: str | Path) -> Path:
+    """A path with the home folder in it, if it names one there is."""
+    try:
+        return Path(os.path.expanduser(path))
+    except ValueError:  # characters that no user's name has
+        return Path(path)
 
 
 def _no_checkpoint(start: bytes) -> str | None:

@@ -18,7 +18,12 @@ from torch import Tensor
 
 from mmtransxnet import TransXNet, __version__
 from mmtransxnet.checkpoint import STEM, read_checkpoint, state_dict_of
-from mmtransxnet.engine import UserError, load_config, report_user_errors
+from mmtransxnet.engine import (
+    UserError,
+    check_folder,
+    load_config,
+    report_user_errors,
+)
 from mmtransxnet.fit import OUTPUT_NORMS, Fit, fit
 from mmtransxnet.loaders import path_of
 from mmtransxnet.models.arch import ARCHS
@@ -179,6 +184,9 @@ def main() -> None:
     """Read, fit, write, tell."""
     args = parse_args()
     with report_user_errors():
+        check_folder(args.out.parent, 'the folder of the output,')
+        if args.out.is_dir():
+            raise UserError(f'{args.out} is a folder, not a file')
         try:
             path = path_of(args.source)
             content = read_checkpoint(path)
@@ -191,7 +199,6 @@ def main() -> None:
         outcome = fit(state, expected, args.allow)
         check(outcome, args.source)
         meta = meta_of(content, outcome.state, path)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         save_weights(args.out, outcome.state, meta)
         for line in outcome.report():
             print(line)

@@ -4,10 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
+import torch
 
 from mmtransxnet.apis import Inferencer, Result
-from mmtransxnet.engine import UserError, load_config, report_user_errors
+from mmtransxnet.engine import (
+    UserError,
+    check_folder,
+    load_config,
+    report_user_errors,
+)
+from mmtransxnet.engine.options import OptionsAction
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,13 +43,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         help='override the config: key=value, key="[a,b]"',
     )
     args = parser.parse_args()
     if not args.inputs and args.webcam is None:
         parser.error('name pictures, videos or folders, or a --webcam')
     return args
+
+
+def check_device(name: str | None) -> None:
+    """Check that there is a device."""
+    try:
+        torch.empty(0, device=name)
+    # Without CUDA, torch asserts.
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f'--device {name}: {reason}') from error
 
 
 class Summary:
@@ -78,10 +94,8 @@ def main() -> None:
         inputs.append(args.webcam)
     summary = Summary()
     with report_user_errors():
-        try:
-            Path(args.out).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f'--out {args.out}: {error.strerror}') from error
+        check_folder(args.out, '--out')
+        check_device(args.device)
         model = Inferencer(
             load_config(args.config, args.cfg_options),
             args.checkpoint,

@@ -10,6 +10,7 @@ from mmtransxnet.engine import (
     UserError,
     build_runner,
     check_checkpoint,
+    check_folder,
     load_run,
     report_user_errors,
     run_parser,
@@ -40,6 +41,12 @@ def parse_args() -> argparse.Namespace:
 
 def apply_flags(config: Config, args: argparse.Namespace) -> None:
     """Write the flags of testing into the config."""
+    if args.out:
+        check_folder(Path(args.out).parent, '--out')
+        if Path(args.out).is_dir():
+            raise UserError(f'--out {args.out} is a folder, not a file')
+    if args.show_dir:
+        check_folder(args.show_dir, '--show-dir')
     config.load_from = args.checkpoint
     # The weights are all there; what they started from is not needed.
     if 'backbone' in config.model:
@@ -87,13 +94,12 @@ def main() -> None:
         runner = build_runner(config, ['test'])
         model = runner.model.module if args.tta else runner.model
         check_checkpoint(args.checkpoint, model, args.config)
-    if args.out:
-        # mmdet's packs masks, which are large.
-        scope = config.get('default_scope')
-        name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
-        dump = METRICS.build(dict(type=name, out_file_path=args.out))
-        runner.test_evaluator.metrics.append(dump)
-    with report_user_errors():  # bad data, for one
+        if args.out:
+            # mmdet's packs masks, which are large.
+            scope = config.get('default_scope')
+            name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+            dump = METRICS.build(dict(type=name, out_file_path=args.out))
+            runner.test_evaluator.metrics.append(dump)
         runner.test()
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmtransxnet.benchmark.rows import Row
 from mmtransxnet.checkpoint import read_checkpoint
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.layout import inspect_layout
+from mmtransxnet.engine.options import OptionsAction
 from mmtransxnet.engine.preflight import check_data
 from mmtransxnet.loaders import path_of
 
@@ -87,7 +88,7 @@ def _check(
 def parse_options(options: Sequence[str]) -> dict[str, Any] | None:
     """``--cfg-options`` as the tools read them."""
     parser = argparse.ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)
     given = ['--cfg-options', *options] if options else []
     return parser.parse_args(given).cfg_options
 

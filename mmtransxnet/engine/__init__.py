@@ -15,6 +15,7 @@ from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.preflight import (
     check_checkpoint,
     check_data,
+    check_folder,
     check_init_weights,
 )
 from mmtransxnet.engine.resume import checkpoint_to_load, checkpoints_of
@@ -25,6 +26,7 @@ __all__ = [
     'check_checkpoint',
     'check_compiler',
     'check_data',
+    'check_folder',
     'check_init_weights',
     'check_writable',
     'checkpoint_to_load',

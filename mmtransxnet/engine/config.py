@@ -33,7 +33,8 @@ from mmengine.registry import (
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.errors import UserError, in_a_line
+from mmtransxnet.engine.options import check_counts, check_type, shortened
 
 # Keys that the Runner reads from the config besides its own arguments.
 _RUNNER_KEYS = (
@@ -87,47 +88,76 @@ def load_config(
         data_root: Root of the data set, instead of the environment's.
 
     Raises:
-        UserError: The file is not there, an option has a key that nothing
-            would read, or the config does not take a data root.
+        UserError: The file is not there or no config, an option has a key
+            that nothing would read or a value of another type, a count is
+            none, or the config does not take a data root.
     """
-    if not Path(path).is_file():
-        raise UserError(f'config {path} is not a file{_similar_files(path)}')
+    if not os.path.isfile(path):
+        shown = shortened(path)
+        raise UserError(f'config {shown} is not a file{_similar_files(path)}')
     if data_root is not None:
         os.environ.update(dict.fromkeys(_ROOT_VARIABLES, data_root))
-    config = Config.fromfile(path)
+    try:
+        config = Config.fromfile(path)
+    # A config is a program.
+    except Exception as error:
+        raise UserError(
+            f'config {path} cannot be read: {in_a_line(error)}'
+        ) from error
     if data_root is not None and config.get('data_root') != data_root:
         raise UserError(
             f'--data-root: {path} does not take its data_root from the '
             'environment; set data_root in the config'
         )
-    if not options:
-        return config
-    before = config.to_dict()
-    try:
-        config.merge_from_dict(dict(options))
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise UserError(
-            f'--cfg-options {" ".join(options)} does not fit {path}: {error}'
-        ) from error
-    for key in options:
-        _check_key(before, config.to_dict(), key)
+    if options:
+        _merge(config, options, path)
+    check_counts(config)
     return config
+
+
+def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
+    """Merge options, each of which must fit."""
+    scope = config.get('default_scope')  # an option may spoil it
+    for key, value in options.items():
+        before = config.to_dict()
+        try:
+            config.merge_from_dict({key: value})
+        # Also what dicts and lists make of keys that are not theirs.
+        except Exception as error:
+            raise UserError(
+                f'--cfg-options {shortened(key)} does not fit {path}: '
+                f'{shortened(str(error))}'
+            ) from error
+        _check_key(before, config.to_dict(), key, value, scope)
 
 
 def _similar_files(path: str) -> str:
     """Name the configs that the user may have meant."""
     folder = Path(path).parent
+    if not os.path.isdir(folder):
+        return ''
     names = sorted(p.name for p in folder.glob('*.py'))
     close = difflib.get_close_matches(Path(path).name, names)
     return f'; did you mean {", ".join(close)}?' if close else ''
 
 
-def _check_key(before: Any, after: Any, dotted: str) -> None:
-    """Follow a dotted key to where the config does not know it."""
+def _check_key(
+    before: Any, after: Any, dotted: str, value: Any, scope: str | None
+) -> None:
+    """Follow a dotted key to where the config does not know it.
+
+    What the config has at its end must be of the option's type.
+    """
     parts = dotted.split('.')
-    scope = after.get('default_scope')
+    parent = before
     for position, part in enumerate(parts):
+        parent = before
         if isinstance(before, Sequence) and not isinstance(before, str):
+            if not isinstance(after, type(before)):
+                raise UserError(
+                    f'--cfg-options {shortened(dotted)}: only lists have '
+                    'numbered elements'
+                )
             before, after = before[int(part)], after[int(part)]
             continue
         if not isinstance(before, Mapping):
@@ -136,8 +166,20 @@ def _check_key(before: Any, after: Any, dotted: str) -> None:
             known = _accepted(after, parts[:position], scope)
             if known is not None and part not in known:
                 raise UserError(_unknown(dotted, part, [*before, *known]))
+            if position == 0:
+                check_type(dotted, None, value, before, [Runner])
             return
         before, after = before[part], after[part]
+    check_type(dotted, before, value, parent, _owners(parent, parts, scope))
+
+
+def _owners(parent: Any, parts: list[str], scope: str | None) -> list[Any]:
+    """What takes the last part of a dotted key as an argument."""
+    if len(parts) == 1:
+        return [Runner]
+    if isinstance(parent, Mapping) and 'type' in parent:
+        return _classes(parent['type'], scope)
+    return []
 
 
 def _unknown(dotted: str, part: str, known: Iterable[str]) -> str:
@@ -145,7 +187,8 @@ def _unknown(dotted: str, part: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(part, names)
     hint = f"did you mean '{close[0]}'? " if close else ''
     return (
-        f"--cfg-options {dotted}: nothing reads '{part}'. {hint}"
+        f'--cfg-options {shortened(dotted)}: nothing reads '
+        f"'{shortened(part)}'. {hint}"
         f'Known there: {", ".join(names)}'
     )
 

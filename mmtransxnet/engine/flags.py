@@ -5,14 +5,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmtransxnet.engine.bad_data import guard_data, record_of
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.distributed import is_first_process, prepare_launch
-from mmtransxnet.engine.preflight import check_data, check_init_weights
+from mmtransxnet.engine.options import OptionsAction
+from mmtransxnet.engine.preflight import (
+    check_data,
+    check_folder,
+    check_init_weights,
+)
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
@@ -27,7 +32,7 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         help='override the config: key=value, key="[a,b]"',
     )
     return parser
@@ -78,6 +83,7 @@ def build_runner(config: Config, splits: Sequence[str]) -> Runner:
     """
     record = record_of(config)
     if is_first_process():  # the others would find the same
+        check_folder(config.work_dir, '--work-dir')
         check_data(config, splits)
         check_init_weights(config)
         if record and 'train' in splits and not config.get('resume'):

@@ -7,11 +7,9 @@ saved, and the number of worker processes does not matter. A run of mmengine's
 own loops depends on all random numbers since its start.
 """
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
@@ -20,25 +18,13 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset
 
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.rng import seed_everything
 
 _VALIDATED = 'last_validation'
 """Entry of the message hub: the iteration of the last validation."""
 
 _EPOCH_LENGTH = 'epoch_length'
 """Entry of the message hub: the number of batches of an epoch."""
-
-
-def seed_everything(*entropy: int) -> None:
-    """Start all random number generators from a state for these numbers."""
-    state = np.random.SeedSequence(entropy).generate_state(4)
-    random.seed(int(state[0]))
-    np.random.seed(state[1])
-    seed = int(state[2]) << 32 | int(state[3])
-    # Not torch.manual_seed, which in worker processes collects calls for a
-    # GPU that they never use.
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
 
 
 class NumberedBatches:

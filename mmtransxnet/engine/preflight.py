@@ -1,6 +1,7 @@
 """Checks that cost seconds, before a run that costs hours."""
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
 from mmtransxnet.engine.distributed import is_first_process
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.layout import inspect_layout
+from mmtransxnet.engine.options import shortened
 from mmtransxnet.fit import fit
 from mmtransxnet.loaders import LOCATED, path_of
 from mmtransxnet.weights import plan
@@ -62,6 +64,28 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def check_folder(path: str | Path, flag: str) -> None:
+    """Check that files can be written into a folder, which is made.
+
+    Args:
+        path: The folder.
+        flag: What names it on the command line, for the message.
+
+    Raises:
+        UserError: It is a file, or cannot be written to.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    # ValueError: characters that no file system takes.
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(
+            f'{flag} {shortened(str(path))}: no folder to write to ({reason})'
+        ) from error
 
 
 def check_init_weights(config: Config) -> None:

@@ -40,6 +40,7 @@ _FREE_KEYS = (
     'data_remedy',
     'randomness',
     'auto_scale_lr',
+    'bad_data',
     'model.backbone.init_cfg',
 )
 

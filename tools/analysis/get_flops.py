@@ -1,9 +1,15 @@
 """Print parameters and multiply-adds of the model of any config."""
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
-from mmtransxnet.engine import config_parser, load_config, report_user_errors
+from mmtransxnet.engine import (
+    config_parser,
+    load_config,
+    report_user_errors,
+)
 from mmtransxnet.engine.cost import (
     build_on_meta,
     count_macs,
@@ -28,7 +34,15 @@ def main() -> None:
     height, width = args.shape[0], args.shape[-1]
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
-    model = build_on_meta(config)
+        model = build_on_meta(config)
+        try:
+            macs = count_macs(model, height, width)
+        # Layers that do not fit together, a picture too small for them, or
+        # a fault of ours: only the traceback tells which.
+        except Exception:
+            size = f'{height} x {width}'
+            print(f'error: the model does not run on {size}:', file=sys.stderr)
+            raise
     table = Table(title=f'{args.config}, {height} x {width}')
     table.add_column('part')
     table.add_column('parameters', justify='right')
@@ -39,7 +53,7 @@ def main() -> None:
     table.add_section()
     table.add_row('all', f'{count_parameters(model) / 1e6:.2f} M')
     Console().print(table)
-    Console().print(f'{count_macs(model, height, width) / 1e9:.2f} GMACs')
+    Console().print(f'{macs / 1e9:.2f} GMACs')
 
 
 if __name__ == '__main__':

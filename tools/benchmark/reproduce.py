@@ -31,7 +31,12 @@ from mmtransxnet.benchmark import (
     write_report,
 )
 from mmtransxnet.benchmark.commands import published_gpus
-from mmtransxnet.engine import UserError, load_config, report_user_errors
+from mmtransxnet.engine import (
+    UserError,
+    check_folder,
+    load_config,
+    report_user_errors,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSOLE = Console(soft_wrap=True, highlight=False)
@@ -171,6 +176,7 @@ def main() -> None:
     with report_user_errors():
         if checkpoints and not checkpoints.is_dir():
             raise UserError(f'--checkpoints {checkpoints} is not a folder')
+        check_folder(out, '--out')
         rows = [row for file in files for row in read_rows(file)]
         rows = select_rows(rows, tasks_of(args), args.models)
         launch = launch_of(args)

@@ -79,8 +79,8 @@ def main() -> None:
     args = parse_args()
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
-    complaints = check_layout(config, args.config)
-    bad = check_deep(config, args.workers) if args.deep else []
+        complaints = check_layout(config, args.config)
+        bad = check_deep(config, args.workers) if args.deep else []
     for complaint in dict.fromkeys([*complaints, *bad]):
         print(complaint)
     if complaints:

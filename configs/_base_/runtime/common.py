@@ -9,7 +9,9 @@ default_hooks = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # SIGTERM and SIGUSR1: save at once, exit with status 75.
-    preemption=dict(type='PreemptionHook'))
+    preemption=dict(type='PreemptionHook'),
+    # NaN or infinite: policy 'error' stops the run, 'skip' skips the step.
+    bad_numbers=dict(type='BadNumbersHook', policy='error', limit=10))
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -1,0 +1,423 @@
+"""No NaN reaches the weights; what gave it can be looked at again."""
+
+import copy
+import math
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmtransxnet.engine import UserError
+from mmtransxnet.engine.bad_numbers import BadNumbersHook
+from mmtransxnet.engine.distributed import CPUDistributedDataParallel
+from mmtransxnet.engine.replay import read_record, replay
+
+# The third of six iterations is bad.
+BAD = 3
+ITERATIONS = 6
+
+
+@MODELS.register_module()
+class Fragile(BaseModel):
+    """Dropout, a batch norm, and a loss that the batch can spoil."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.linear = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.dropout = nn.Dropout()
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        inputs = torch.stack(inputs)
+        spoil = inputs[:, 0].max()
+        clean = torch.where(inputs > 100, 0, inputs)
+        loss = self.dropout(self.norm(self.linear(clean))).square().mean()
+        if spoil == 200:  # an infinite loss, finite gradients
+            return dict(loss_a=loss, loss_b=loss.detach() * math.inf)
+        if spoil == 300:  # a finite loss, infinite gradients
+            loss = loss + self.linear.weight.sum().mul(0).sqrt()
+        if spoil == 400:  # gradients whose squares are infinite
+            loss = loss + self.linear.weight.sum() * 1e25
+        return dict(loss_a=loss, loss_b=loss * 2)
+
+
+KINDS = dict(nan=math.nan, infinite_loss=200.0, gradient=300.0)
+VALUES = dict(KINDS, large_gradient=400.0)
+
+
+def batches(kind, bad=(BAD,), rank=0):
+    """Six batches of two samples; some are bad, from the first process."""
+    generator = torch.Generator().manual_seed(rank)
+    data = torch.randn(2 * ITERATIONS, 4, generator=generator)
+    if kind is not None:
+        for number in bad:
+            data[2 * number - 2, 0] = VALUES[kind]
+    return [dict(inputs=one) for one in data]
+
+
+class Witness(Hook):
+    """Keeps what there was after each iteration."""
+
+    priority = 'HIGHEST'
+
+    def before_train(self, runner):
+        self.seen = [self.state(runner)]
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.seen.append(self.state(runner))
+
+    @staticmethod
+    def state(runner):
+        optimizer = runner.optim_wrapper.optimizer.state_dict()
+        # The schedule goes on, and changes the groups.
+        return copy.deepcopy(
+            dict(model=runner.model.state_dict(), optimizer=optimizer['state'])
+        )
+
+
+def same(one, other):
+    """Whether two states are equal to the bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(
+            same(one[key], other[key]) for key in one
+        )
+    if isinstance(one, list):
+        return all(map(same, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return one == other
+
+
+def make_runner(
+    folder, kind='nan', by_epoch=True, wrapper=None, rank=0, **hook
+):
+    """A run of six iterations, and what watches it."""
+    bad = hook.pop('bad', (BAD,))
+    options = hook.pop('options', {})
+    processes = hook.pop('processes', 1)
+    # Samplers deal the samples out to the processes.
+    dataset = [
+        one for one in batches(kind, bad, rank) for _ in range(processes)
+    ]
+    witness = Witness()
+    loop = (
+        dict(by_epoch=True, max_epochs=1)
+        if by_epoch
+        else dict(by_epoch=False, max_iters=ITERATIONS)
+    )
+    sampler = 'DefaultSampler' if by_epoch else 'InfiniteSampler'
+    config = Config(
+        dict(
+            model=dict(type='Fragile'),
+            work_dir=str(folder),
+            default_scope='mmengine',
+            experiment_name=os.path.basename(folder) + str(rank),
+            train_cfg=loop,
+            train_dataloader=dict(
+                batch_size=2, num_workers=0, dataset=dataset,
+                sampler=dict(type=sampler, shuffle=False),
+            ),
+            optim_wrapper={
+                'type': 'OptimWrapper',
+                'optimizer': dict(type='AdamW', lr=0.1),
+                **(wrapper or {}),
+            },
+            param_scheduler=dict(type='LinearLR', by_epoch=False, end=3),
+            default_hooks=dict(
+                bad_numbers=dict(type='BadNumbersHook', **hook)
+            ),
+            randomness=dict(seed=0),
+            launcher='none',
+            **options,
+        )
+    )  # fmt: skip
+    runner = Runner.from_cfg(config)
+    runner.register_hook(witness, 'HIGHEST')
+    return runner, witness
+
+
+WRAPPERS = dict(
+    plain={},
+    clipped=dict(clip_grad=dict(max_norm=1.0)),
+    bfloat16=dict(type='MixedPrecisionOptimWrapper'),
+)
+
+
+def wrapper_of(name):
+    return copy.deepcopy(WRAPPERS[name])
+
+
+@pytest.mark.distribution
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_the_run_stops_before_the_step(tmp_path, kind, wrapper):
+    runner, witness = make_runner(tmp_path, kind, wrapper=wrapper_of(wrapper))
+    path = tmp_path / 'bad_numbers_iter_3_rank0.pth'
+    with pytest.raises(UserError, match='iteration 3: the loss is') as error:
+        runner.train()
+    assert str(path) in str(error.value)
+    assert '\n' not in str(error.value)
+    assert same(witness.state(runner), witness.seen[BAD - 1])
+    record = read_record(path)
+    assert record['iteration'] == BAD
+    assert record['losses'].keys() == {'loss', 'loss_a', 'loss_b'}
+    assert same(record['weights'], witness.seen[BAD - 1]['model'])
+    if kind == 'gradient':
+        assert record['parameters'] == ['linear.weight']
+        assert 'linear.weight' in str(error.value)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_a_skipped_step_leaves_no_trace(tmp_path, kind, wrapper, by_epoch):
+    runner, witness = make_runner(
+        tmp_path, kind, by_epoch, wrapper_of(wrapper), policy='skip'
+    )
+    runner.train()
+    assert runner.iter == ITERATIONS
+    for number in range(1, ITERATIONS + 1):
+        stood_still = same(witness.seen[number], witness.seen[number - 1])
+        assert stood_still == (number == BAD), number
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert log.count('the step is skipped, number 1 of at most 10') == 1
+    assert len(list(tmp_path.glob('bad_*'))) == 1
+
+
+def test_the_limit_stops(tmp_path):
+    runner, witness = make_runner(
+        tmp_path, bad=(2, 4, 5), policy='skip', limit=2
+    )
+    with pytest.raises(UserError, match=r'iteration 5: .* 2 steps were skip'):
+        runner.train()
+    assert same(witness.state(runner), witness.seen[4])
+    names = sorted(path.name for path in tmp_path.glob('bad_*'))
+    assert names == [f'bad_numbers_iter_{n}_rank0.pth' for n in (2, 5)]
+
+
+def test_large_gradients_are_not_bad(tmp_path):
+    runner, _ = make_runner(tmp_path, 'large_gradient')
+    runner.train()
+    assert not list(tmp_path.glob('bad_*'))
+
+
+def test_good_runs_are_not_changed(tmp_path):
+    """The hook draws no random numbers and touches nothing."""
+    seen = []
+    for name, hook in (('with', {}), ('without', dict(policy='skip'))):
+        runner, witness = make_runner(tmp_path / name, None, **hook)
+        if name == 'without':
+            runner._hooks = [
+                one
+                for one in runner.hooks
+                if not isinstance(one, BadNumbersHook)
+            ]
+        runner.train()
+        seen.append(witness.seen)
+        assert not list((tmp_path / name).glob('bad_*'))
+    assert same(*seen)
+
+
+@pytest.mark.parametrize('bad', [3, 4])
+def test_accumulation_skips_the_whole_step(tmp_path, bad):
+    """Wherever in it the bad batch is."""
+    runner, witness = make_runner(
+        tmp_path, bad=(bad,), wrapper=dict(accumulative_counts=2),
+        policy='skip',
+    )  # fmt: skip
+    runner.train()
+    moved = [
+        not torch.equal(
+            one['model']['linear.weight'], other['model']['linear.weight']
+        )
+        for one, other in zip(witness.seen[1:], witness.seen[:-1], strict=True)
+    ]
+    assert moved == [False, True, False, False, False, True]
+    hook = next(h for h in runner.hooks if isinstance(h, BadNumbersHook))
+    assert hook.skipped == 1
+
+
+def scaled_runner(folder, kind, scale, bad=(BAD,)):
+    """float16's loss scaling, which torch has for CPUs, too."""
+    runner, witness = make_runner(
+        folder, kind, wrapper=wrapper_of('bfloat16'), bad=bad
+    )
+    build = runner.build_optim_wrapper
+
+    def with_scaler(config):
+        wrapper = build(config)
+        wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale)
+        return wrapper
+
+    runner.build_optim_wrapper = with_scaler
+    return runner, witness
+
+
+def test_what_loss_scaling_skips_is_no_error(tmp_path):
+    runner, _ = scaled_runner(tmp_path, 'gradient', 8.0)
+    runner.train()
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 4
+    assert not list(tmp_path.glob('bad_*'))
+
+
+@pytest.mark.parametrize(('kind', 'scale'), [('nan', 8.0), ('gradient', 1.0)])
+def test_what_loss_scaling_cannot_mend_is_one(tmp_path, kind, scale):
+    """A bad loss; gradients that are infinite without scaling."""
+    runner, witness = scaled_runner(tmp_path, kind, scale)
+    with pytest.raises(UserError, match='iteration 3'):
+        runner.train()
+    assert same(witness.state(runner), witness.seen[BAD - 1])
+
+
+def test_a_compiled_train_step(tmp_path):
+    runner, witness = make_runner(
+        tmp_path, options=dict(compile=dict(backend='eager'))
+    )
+    with pytest.raises(UserError, match='iteration 3'):
+        runner.train()
+    assert same(witness.state(runner), witness.seen[BAD - 1])
+
+
+@pytest.mark.parametrize(
+    'wrong', [dict(policy='warn'), dict(limit=-1), dict(limit='ten')]
+)
+def test_wrong_settings(wrong):
+    with pytest.raises(ValueError, match='expected'):
+        BadNumbersHook(**wrong)
+
+
+def one_of_two(rank, folder, policy, kind):
+    """A process; the batch of the second one is bad."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
+    )
+    runner, witness = make_runner(
+        folder, kind if rank else None, rank=rank, processes=2, policy=policy
+    )  # fmt: skip
+    runner.model = CPUDistributedDataParallel(runner.model)
+    told = ''
+    try:
+        runner.train()
+    except UserError as error:
+        told = str(error)
+    state = witness.state(runner)
+    still = same(witness.seen[BAD - 1], witness.seen[min(BAD, runner.iter)])
+    torch.save(
+        dict(told=told, still=still, iteration=runner.iter, state=state),
+        f'{folder}/outcome{rank}.pt',
+    )
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ('policy', 'kind', 'savers'),
+    [('error', 'nan', [1]), ('skip', 'gradient', [0, 1])],
+)
+def test_two_processes_decide_alike(tmp_path, policy, kind, savers):
+    mp.spawn(one_of_two, (str(tmp_path), policy, kind), nprocs=2)
+    outcomes = [torch.load(tmp_path / f'outcome{rank}.pt') for rank in (0, 1)]
+    names = sorted(path.name for path in tmp_path.glob('bad_*'))
+    assert names == [f'bad_numbers_iter_3_rank{rank}.pth' for rank in savers]
+    for rank, outcome in enumerate(outcomes):
+        assert outcome['still']
+        assert bool(outcome['told']) == (policy == 'error')
+        assert outcome['iteration'] == (2 if policy == 'error' else 6)
+        if policy == 'error':
+            other = 'that of another process' in outcome['told']
+            assert other == (rank == 0)
+    weights = [
+        one['state']['model']['module.linear.weight'] for one in outcomes
+    ]
+    assert torch.equal(*weights)
+
+
+# ------------------------------------------------------------------ replay
+@pytest.fixture
+def record(tmp_path):
+    """The file of a run whose gradients were bad."""
+    runner, _ = make_runner(tmp_path, 'gradient')
+    with pytest.raises(UserError):
+        runner.train()
+    return tmp_path / f'bad_numbers_iter_{BAD}_rank0.pth'
+
+
+def test_a_replay_gives_the_same(record):
+    """Dropout included, whatever was drawn since."""
+    content = read_record(record)
+    torch.rand(3)
+    outcome = replay(content)
+    assert outcome.losses == content['losses']
+    assert outcome.gradients == ['linear.weight']
+    assert outcome.culprit is None
+    assert outcome.bad
+    content['batch']['inputs'][0][0] = 0
+    assert not replay(content).bad
+
+
+def test_a_replay_names_the_first_module(tmp_path):
+    runner, _ = make_runner(tmp_path, 'nan')
+    with pytest.raises(UserError):
+        runner.train()
+    outcome = replay(read_record(next(tmp_path.glob('bad_*'))))
+    assert outcome.inputs == ['inputs.0']
+    assert outcome.culprit.kind == 'BaseDataPreprocessor'
+    assert outcome.culprit.given
+    content = read_record(next(tmp_path.glob('bad_*')))
+    content['batch']['inputs'][0].zero_()
+    content['weights']['norm.weight'][1] = math.inf
+    outcome = replay(content)
+    assert outcome.weights == ['norm.weight']
+    assert (outcome.culprit.name, outcome.culprit.given) == ('norm', False)
+
+
+def changed(path, **values):
+    content = torch.load(path, weights_only=False)
+    content.update(values)
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        (dict(format='other'), 'is not a file of bad numbers'),
+        (dict(weights=None), 'holds no weights'),
+        (dict(weights={}), 'cannot be set up'),
+        (dict(config=None), 'holds no config'),
+        (dict(config=dict(model=dict(type='Gone'))), "has 'Gone'"),
+        (dict(states={}), 'cannot be set up'),
+        (
+            dict(batch={'__structure__': 'Popen', 'arguments': {}}),
+            "'Popen' is not a class that a batch may hold",
+        ),
+        (
+            dict(batch={'__structure__': 'PixelData', 'arguments': {'a': 1}}),
+            'cannot be set up',
+        ),
+    ],
+)
+def test_damaged_files(record, values, message):
+    changed(record, **values)
+    with pytest.raises(UserError, match=message):
+        replay(read_record(record))
+
+
+@pytest.mark.parametrize(
+    'kind', ['os.system', 'mmengine.load', '__import__("os").system("x")']
+)
+def test_nothing_that_a_file_names_is_run(record, tmp_path, kind):
+    trace = tmp_path / 'trace'
+    call = dict(type=kind, command=f'touch {trace}', file=str(trace))
+    changed(record, config=dict(model=dict(type='Fragile', part=[call])))
+    with pytest.raises(UserError, match='do not register'):
+        replay(read_record(record))
+    assert not trace.exists()
