@@ -31,7 +31,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmtransxnet.checkpoint import read_checkpoint
 from mmtransxnet.datasets import build_digits
 from mmtransxnet.engine.files import TEMPORARY
 from mmtransxnet.engine.preemption import STATUS
@@ -228,10 +227,10 @@ class Drill:
         status = process.wait()
         _kill_all(process.pid)
         inside = any(work_dir.glob(f'*{TEMPORARY}'))
-        if kind == 'damaged checkpoint':
-            self._damage(work_dir)
         if status == 0:
             return None
+        if kind == 'damaged checkpoint':
+            self._damage(work_dir)
         self._check_status(kind, status, processes, work_dir)
         last = max(_losses(work_dir), default=0)
         return Kill(run, kind, loop, processes, status, last, inside)
@@ -367,7 +366,7 @@ def _unequal(one: Any, two: Any, where: str) -> list[str]:
 
 
 def _final(work_dir: Path) -> dict[str, Any]:
-    return read_checkpoint(checkpoints_of(work_dir)[0])
+    return read_training_state(checkpoints_of(work_dir)[0])
 
 
 def _losses(work_dir: Path) -> dict[int, set[float]]:

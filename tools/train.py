@@ -11,7 +11,6 @@ from mmtransxnet.engine import (
     build_runner,
     check_checkpoint,
     check_compiler,
-    check_writable,
     checkpoint_to_load,
     checkpoints_of,
     load_run,
@@ -93,7 +92,6 @@ def main() -> None:
     with report_user_errors():
         config = load_run(args)
         apply_flags(config, args)
-        check_writable(config.work_dir)
         checkpoint = checkpoint_to_load(config)
         if checkpoint and 'backbone' in config.model:
             # The checkpoint has all weights; the file that the backbone

@@ -4,7 +4,6 @@ from mmtransxnet.engine.compile import check_compiler
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.distributed import use_fsdp
 from mmtransxnet.engine.errors import UserError, report_user_errors
-from mmtransxnet.engine.files import check_writable
 from mmtransxnet.engine.flags import (
     build_runner,
     config_parser,
@@ -28,7 +27,6 @@ __all__ = [
     'check_data',
     'check_folder',
     'check_init_weights',
-    'check_writable',
     'checkpoint_to_load',
     'checkpoints_of',
     'config_parser',

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from mmtransxnet.engine.distributed import is_first_process
 from mmtransxnet.engine.errors import UserError
 
 TEMPORARY = '.unfinished'
@@ -45,21 +44,6 @@ def write_safely(path: str | Path, content: bytes) -> None:
             f'saved before is still there. Make room or mend the folder, '
             'then start again with --resume'
         ) from error
-
-
-def check_writable(folder: str | Path) -> None:
-    """Write and remove a small file, before work is done that is to be kept.
-
-    Only the first process of a run does, which is the one that saves.
-
-    Raises:
-        UserError: It cannot be written.
-    """
-    if not is_first_process():
-        return
-    probe = Path(folder) / 'writable'
-    write_safely(probe, b'yes')
-    probe.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -14,7 +14,6 @@ from mmtransxnet.engine.checkpoints import INTERRUPTED, SafeCheckpointHook
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.files import (
     TEMPORARY,
-    check_writable,
     remove_unfinished,
     write_safely,
 )
@@ -85,12 +84,6 @@ class TestFiles:
         (tmp_path / 'file').touch()
         with pytest.raises(UserError, match='cannot be written'):
             write_safely(tmp_path / 'file/inside', b'new')
-        with pytest.raises(UserError, match='cannot be written'):
-            check_writable(tmp_path / 'file')
-
-    def test_writable(self, tmp_path):
-        check_writable(tmp_path / 'new')
-        assert not os.listdir(tmp_path / 'new')
 
     def test_folders_that_cannot_be_flushed(self, tmp_path, monkeypatch):
         real = os.fsync

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,39 +96,70 @@ def test_scripts_say_what_they_take(tool, script):
     assert f'tools/{script}' in log
 
 
-def test_told_to_stop(configs, tmp_path, digits):
+@pytest.fixture
+def started(configs, tmp_path, digits):
+    """Start a classifier with two processes; return it and its output."""
+    processes = []
+
+    def start(*options, **environment):
+        output = tmp_path / 'output.txt'
+        command = [
+            'bash', 'tools/dist_train.sh', configs['classifier'], 2,
+            '--work-dir', tmp_path, '--cfg-options', *options,
+        ]  # fmt: skip
+        with output.open('wb') as file:
+            process = subprocess.Popen(
+                [str(word) for word in command],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    'DIGITS_ROOT': str(digits),
+                    'PYTHON': sys.executable,
+                    'OMP_NUM_THREADS': '1',
+                    'PORT': free_port(),
+                    **environment,
+                },
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        processes.append(process)
+        return process, output
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(process, condition):
+    while process.poll() is None and not condition():
+        time.sleep(0.05)
+
+
+def test_told_to_stop(started, tmp_path):
     """Both processes save once and end; the run goes on by --resume."""
-    environment = {
-        **os.environ,
-        'DIGITS_ROOT': str(digits),
-        'PYTHON': sys.executable,
-        'OMP_NUM_THREADS': '1',
-        'PORT': free_port(),
-    }
-    command = [
-        'bash', 'tools/dist_train.sh', configs['classifier'], '2',
-        '--work-dir', tmp_path, '--cfg-options',
-        'train_cfg.max_iters=1000', 'default_hooks.checkpoint.interval=1000',
-    ]  # fmt: skip
-    output = tmp_path / 'output.txt'
-    with output.open('wb') as file:
-        process = subprocess.Popen(
-            list(map(str, command)),
-            cwd=ROOT,
-            env=environment,
-            stdout=file,
-            stderr=file,
-        )
-    try:
-        while process.poll() is None and b'[   3/' not in output.read_bytes():
-            time.sleep(0.1)
-        process.send_signal(signal.SIGUSR1)
-        assert process.wait(60) != 0
-    finally:
-        process.kill()
+    process, output = started(
+        'train_cfg.max_iters=1000', 'default_hooks.checkpoint.interval=1000'
+    )
+    wait_for(process, lambda: b'[   3/' in output.read_bytes())
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(60) != 0
     assert b'Interrupted: saved after iteration' in output.read_bytes()
     (saved,) = tmp_path.glob('interrupted_iter_*.pth')
     assert read_checkpoint(saved)['meta']['processes'] == 2
+
+
+def test_a_process_dies(started, tmp_path):
+    """torchrun starts all again; they resume without being told to."""
+    process, output = started('train_cfg.max_iters=40', MAX_RESTARTS='1')
+    wait_for(process, lambda: (tmp_path / 'iter_2.pth').exists())
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    worker = int(children.read_text().split()[-1])
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(120) == 0, output.read_text()
+    assert 'resumed epoch: 0, iter: ' in output.read_text()
+    assert (tmp_path / 'iter_40.pth').exists()
 
 
 def test_slurm_queues_again(tmp_path):
