@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import zlib
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -173,6 +174,24 @@ def assert_all_close(actual, expected, tol: float, what: str) -> None:
     )
     for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
         assert_close(a, b, tol, f'{what}, output {i}')
+
+
+def assert_identical(one, other, where='value') -> None:
+    """Whether two nested structures are the same to the last bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, Mapping):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_identical(one[key], other[key], f'{where}.{key}')
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_identical(*pair, f'{where}.{number}')
+    elif isinstance(one, torch.Tensor | np.ndarray):
+        assert one.shape == other.shape, where
+        assert (one == other).all(), where
+    else:
+        assert one == other, where
 
 
 def probe_loss(outs) -> Tensor:

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from helpers import assert_identical
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.evaluator import BaseMetric
@@ -178,21 +179,6 @@ def last_state(folder):
     return content
 
 
-def assert_same(one, other, where='state'):
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f'{where}.{key}')
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for i, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f'{where}.{i}')
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other, where
-
-
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory):
     """State and losses of a run of each loop that nobody stopped."""
@@ -236,7 +222,7 @@ def test_exact(undisturbed, tmp_path, loop, workers, what, at):
         # Saved at once: what comes now begins after it.
         assert list(tmp_path.glob(f'interrupted_iter_{at}.pth'))
     again = run(tmp_path, loop, workers, resume=True)
-    assert_same(last_state(tmp_path), state)
+    assert_identical(last_state(tmp_path), state)
     assert again == {i: losses[i] for i in again}
     if expected is SystemExit:
         assert sorted(again) == list(range(at, 15))
@@ -262,7 +248,7 @@ def test_twice_interrupted_in_an_epoch(undisturbed, tmp_path):
         with pytest.raises(SystemExit):
             run(tmp_path, 'epoch', stop=('TERM', at), resume=resume)
     run(tmp_path, 'epoch', resume=True)
-    assert_same(last_state(tmp_path), state)
+    assert_identical(last_state(tmp_path), state)
 
 
 def test_a_drawn_seed_goes_on(tmp_path):

@@ -7,13 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from helpers import ROOT
+from helpers import ROOT, assert_identical
 
 from mmtransxnet.checkpoint import read_checkpoint
 
@@ -24,24 +21,6 @@ def free_port():
     with socket.socket() as server:
         server.bind(('127.0.0.1', 0))
         return str(server.getsockname()[1])
-
-
-def assert_equal(one, other, where='prediction'):
-    """Whether two nested predictions are the same to the last bit."""
-    assert type(one) is type(other), where
-    if isinstance(one, Mapping):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f'{where}.{key}')
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            assert_equal(*pair, f'{where}.{number}')
-    elif isinstance(one, torch.Tensor | np.ndarray):
-        assert one.shape == other.shape, where
-        assert (one == other).all(), where
-    else:
-        assert one == other, where
 
 
 @pytest.mark.parametrize('task', ['classifier', 'detector', 'segmentor'])
@@ -74,7 +53,7 @@ def test_two_processes(tool, configs, tmp_path, task):
         file = tmp_path / f'{name}.pkl'
         predictions[name] = pickle.loads(file.read_bytes())
     assert len(predictions['one']) >= 5
-    assert_equal(predictions['one'], predictions['two'])
+    assert_identical(predictions['one'], predictions['two'])
 
 
 def test_all_processes_end_with_one_error(tool, configs, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+from detectors import Detector
 from torch import Tensor, nn
 
 from mmtransxnet import TransXNet
@@ -19,6 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / 'tests'))
 from reference import ReferenceTransXNet, lenient
 
 OURS = 'transxnet'
+DETECTOR = 'maskrcnn-'
 REFERENCE = 'reference'
 SIZES = ('t', 's', 'b')
 FORMS = (
@@ -92,6 +94,7 @@ class Case:
         """Read ``text``; ValueError where it is none."""
         model, *forms = text.split('+')
         known = [f'{m}-{s}' for m in (OURS, REFERENCE) for s in SIZES]
+        known += [f'{DETECTOR}{m}-t' for m in (OURS, REFERENCE)]
         if model not in (*known, *PEERS) or set(forms) - set(FORMS):
             raise ValueError(text)
         return cls(model, tuple(forms))
@@ -116,7 +119,14 @@ class Case:
         return torch.compile(model) if 'compiled' in self.forms else model
 
     def _plain(self, shape: Shape) -> nn.Module:
-        kind, _, size = self.model.partition('-')
+        name = self.model.removeprefix(DETECTOR)
+        model = self._backbone(name, shape)
+        if name == self.model:
+            return model
+        return Detector(model, shape.height, shape.width)
+
+    def _backbone(self, name: str, shape: Shape) -> nn.Module:
+        kind, _, size = name.partition('-')
         if kind == REFERENCE:
             # Or it would not train with one image.
             return lenient(ReferenceTransXNet(size))
@@ -127,7 +137,7 @@ class Case:
         if kind.startswith('swin'):
             size = (shape.height, shape.width)
             options = dict(img_size=size, strict_img_size=False)
-        model = timm.create_model(self.model, features_only=True, **options)
+        model = timm.create_model(name, features_only=True, **options)
         if checkpointed:
             model.set_grad_checkpointing()
         return model

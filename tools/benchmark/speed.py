@@ -50,7 +50,8 @@ def parse_args() -> argparse.Namespace:
         default=[Case.parse(text) for text in CASES],
         help='models with forms; ratios refer to the first.\n'
         'Models: transxnet-{t,s,b}, reference-{t,s,b} (the published\n'
-        f'formula), {", ".join(PEERS)}.\n'
+        'formula), Mask R-CNN with either (maskrcnn-transxnet-t,\n'
+        f'maskrcnn-reference-t), {", ".join(PEERS)}.\n'
         f'Forms: {", ".join(FORMS)}.\n'
         f'Default: {" ".join(CASES)}',
     )
@@ -199,7 +200,7 @@ def table(results: list[dict[str, Any]]) -> Table:
     """One row a case; the spread is the range of the rounds."""
     first = results[0]
     rows = Table(title=f'{first["mode"]} {first["shape"]}')
-    rows.add_column('case')
+    rows.add_column('case', no_wrap=True)
     titles = ('seconds', 'spread', 'images/s', 'speed', 'peak MiB', 'memory')
     for title in titles:
         rows.add_column(title, justify='right')

@@ -1,0 +1,76 @@
+"""Mask R-CNN for tools/benchmark/speed.py: the published recipe's model."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+CONFIG = 'configs/detection/maskrcnn_transxnet_t.py'
+
+# Instances of an image: COCO has 7 on average.
+_INSTANCES = 7
+
+
+class Detector(nn.Module):
+    """Mask R-CNN as the benchmark sees a model: images in, tensors out.
+
+    Args:
+        backbone: A backbone with the outputs of TransXNet-T.
+        height: Height of the images in pixels.
+        width: Width of the images in pixels.
+    """
+
+    def __init__(self, backbone: nn.Module, height: int, width: int) -> None:
+        super().__init__()
+        root = Path(__file__).resolve().parents[2]
+        config = Config.fromfile(root / CONFIG)
+        init_default_scope(config.default_scope)
+        config.model.backbone.init_cfg = None
+        self.detector: Any = MODELS.build(config.model)
+        self.detector.backbone = backbone
+        self.sample = _sample(height, width)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Losses in training mode, else the classes' scores."""
+        samples = [self.sample] * len(images)
+        if self.training:
+            losses = self.detector.loss(images, samples)
+            return [self.detector.parse_losses(losses)[0]]
+        found = self.detector.predict(images, samples, rescale=False)
+        return [one.pred_instances.scores for one in found]
+
+
+def _sample(height: int, width: int) -> Any:
+    """An annotated image with boxes of all sizes."""
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.tensor([width, height, width, height])
+    points = torch.rand(_INSTANCES, 2, 2, generator=generator).sort(1).values
+    boxes = (points.flatten(1) * sides).round()
+    boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 8)
+    masks = torch.zeros(_INSTANCES, height, width, dtype=torch.uint8)
+    for mask, (x1, y1, x2, y2) in zip(
+        masks, boxes.int().tolist(), strict=True
+    ):
+        mask[y1:y2, x1:x2] = 1
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(height, width),
+            ori_shape=(height, width),
+            batch_input_shape=(height, width),
+            pad_shape=(height, width),
+            scale_factor=(1.0, 1.0),
+        )
+    )
+    sample.gt_instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.arange(_INSTANCES),
+        masks=BitmapMasks(masks.numpy(), height, width),
+    )
+    return sample
