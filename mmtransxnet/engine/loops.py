@@ -212,6 +212,12 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # mmengine 0.10.7 has begun to read ahead, which moves an endless
+        # sampler on.
+        del self.dataloader_iterator
+        sampler: Any = self.dataloader.sampler
+        if isinstance(sampler, InfiniteSampler):
+            sampler.indices = sampler._indices_of_rank()
         _number(self.dataloader, self.runner.seed)
 
     def run(self) -> torch.nn.Module:
