@@ -126,8 +126,6 @@ def test_trains_a_step_in_mixed_precision_on_a_cpu(name):
     [
         'classification/transxnet_t',
         'detection/maskrcnn_transxnet_t',
-        'detection/retinanet_transxnet_t',
-        'segmentation/sfpn_transxnet_t',
         'segmentation/upernet_transxnet_t',
     ],
 )
