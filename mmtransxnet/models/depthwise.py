@@ -11,42 +11,79 @@ A kernel of one value only scales its channel; the libraries' convolutions
 take about ten times as long as the multiplication.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 # Below, the backward kernel of the library is the faster one.
 _MIN_KERNEL_SIZE = 5
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Depthwise convolution with stride 1 that keeps height and width."""
+    """Depthwise convolution with stride 1 that keeps height and width.
+
+    ``weights`` are the kernels of consecutive channels, of different sizes.
+    A single convolution with the largest size, the others padded with zeros,
+    takes less time than one for each size, which must split and concatenate.
+    """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return _plain(x, weight, bias)
+    def forward(
+        x: Tensor, bias: Tensor, residual: bool, *weights: Tensor
+    ) -> Tensor:
+        return _plain(x, _merged(weights, residual), bias)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: Any, output: Any) -> None:
-        x, weight, _ = inputs
-        ctx.save_for_backward(x, weight)
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, _, ctx.residual, *weights = inputs
+        ctx.save_for_backward(x, *weights)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        x, *weights = ctx.saved_tensors
+        needs_x, needs_bias, _, *needed = ctx.needs_input_grad
+        kernel = _merged(weights, ctx.residual)
+        counts = [weight.size(0) for weight in weights]
+        parts = zip(
+            x.split(counts, dim=1),
+            weights,
+            grad.split(counts, dim=1),
+            needed,
+            strict=True,
+        )
         return (
-            _input_gradient(x, weight, grad) if needs_x else None,
-            _weight_gradient(x, weight, grad) if needs_weight else None,
+            _input_gradient(x, kernel, grad) if needs_x else None,
             grad.sum(dim=(0, 2, 3)) if needs_bias else None,
+            None,
+            *(_weight_gradient(*p) if need else None for *p, need in parts),
         )
 
 
-def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-    """Gradient ``(B, C, H, W)`` of the input."""
+def _merged(weights: Sequence[Tensor], residual: bool) -> Tensor:
+    """All kernels ``(C, 1, K, K)`` with the size of the largest.
+
+    With ``residual`` they add the input itself.
+    """
+    largest = max(weight.size(-1) for weight in weights)
+    padded = [
+        F.pad(weight, [(largest - weight.size(-1)) // 2] * 4)
+        for weight in weights
+    ]
+    kernel = padded[0] if len(padded) == 1 else torch.cat(padded)
+    if not residual:
+        return kernel
+    identity = kernel.new_zeros(kernel.shape[2:])
+    identity[largest // 2, largest // 2] = 1
+    return kernel + identity
+
+
+def _convolution_backward(
+    x: Tensor, weight: Tensor, grad: Tensor, wanted: int
+) -> Tensor:
+    """The library's gradient of the input (0) or the kernel (1)."""
     padding = weight.size(-1) // 2
     return torch.ops.aten.convolution_backward(
         grad,
@@ -60,13 +97,22 @@ def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
         output_padding=[0, 0],
         groups=weight.size(0),
         # With the bias asked for, oneDNN computes the slow part as well.
-        output_mask=[True, False, False],
-    )[0]
+        output_mask=[wanted == 0, wanted == 1, False],
+    )[wanted]
+
+
+def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    """Gradient ``(B, C, H, W)`` of the input."""
+    return _convolution_backward(x, weight, grad, 0)
 
 
 def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     """Gradient ``(C, 1, K, K)`` of the kernel."""
     b, c, h, w = x.shape
+    if weight.size(-1) == 1:
+        return (x * grad).sum(dim=(0, 2, 3)).view_as(weight)
+    if weight.size(-1) < _MIN_KERNEL_SIZE:
+        return _convolution_backward(x, weight, grad, 1)
     correlation = F.conv2d(
         x.reshape(1, b * c, h, w),
         grad.reshape(b * c, 1, h, w),
@@ -113,15 +159,44 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if (
         bias is None
         or weight.size(-1) < _MIN_KERNEL_SIZE
-        or x.device.type != 'cpu'
+        or not _on_cpu(x)
         or not (torch.is_grad_enabled() and weight.requires_grad)
-        or torch.compiler.is_exporting()
     ):
         return _plain(x, weight, bias)
     if torch.is_autocast_enabled('cpu'):
         dtype = torch.get_autocast_dtype('cpu')
         x, weight, bias = (t.to(dtype) for t in (x, weight, bias))
-    return _DepthwiseConv.apply(x, weight, bias)
+    return _DepthwiseConv.apply(x, bias, False, weight)
+
+
+def _on_cpu(x: Tensor) -> bool:
+    """Whether the ways around the slow paths of CPU libraries apply."""
+    return x.device.type == 'cpu' and not torch.compiler.is_exporting()
+
+
+def add_depthwise_convs(x: Tensor, convs: Sequence[nn.Conv2d]) -> Tensor:
+    """``x`` plus depthwise convolutions of consecutive channels of it.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        convs: Depthwise convolutions that keep height and width, with a
+            bias, for C channels together.
+
+    Returns:
+        Feature map ``(B, C, H, W)``.
+    """
+    # In low precision a kernel would lose its value beside the identity.
+    low = x.dtype.itemsize < 4 or torch.is_autocast_enabled('cpu')
+    if low or not _on_cpu(x):
+        parts = x.split([conv.in_channels for conv in convs], dim=1)
+        outs = [conv(p) for conv, p in zip(convs, parts, strict=True)]
+        return x + (outs[0] if len(outs) == 1 else torch.cat(outs, dim=1))
+    weights = [conv.weight for conv in convs]
+    biases: Any = [conv.bias for conv in convs]
+    bias = biases[0] if len(biases) == 1 else torch.cat(biases)
+    if not torch.is_grad_enabled():
+        return _plain(x, _merged(weights, residual=True), bias)
+    return _DepthwiseConv.apply(x, bias, True, *weights)
 
 
 class DepthwiseConv2d(nn.Conv2d):

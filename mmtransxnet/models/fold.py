@@ -68,9 +68,14 @@ def _fold_backbone(backbone: TransXNet) -> None:
         for i, block in enumerate(stage):
             if isinstance(block, Block):
                 stage[i] = FoldedBlock(block)
-    # Depthwise convolutions and norms are faster with the channels of a
-    # position side by side; the format of the weights decides.
-    backbone.to(memory_format=torch.channels_last)
+    for part in list(backbone.modules()):
+        # Depthwise convolutions and norms are faster with the channels of a
+        # position side by side; the format of the weights decides.
+        if isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)
+        for name, child in part.named_children():
+            if isinstance(child, nn.GELU) and not isinstance(part, _InRows):
+                setattr(part, name, _InRows(child))
     backbone.requires_grad_(False)
 
 
@@ -150,6 +155,28 @@ class _Inference(nn.Module):
                 'it was folded from'
             )
         return super().train(mode)
+
+
+class _InRows(nn.Module):
+    """An activation that sees channels-last values in the order they lie in.
+
+    PyTorch hands those to the fast GELU of oneDNN, but not the same values
+    under the name of channels-last.
+
+    Args:
+        act: Activation of single values.
+    """
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activate ``(B, C, H, W)``."""
+        # A compiler makes its own activation, of the convolution's output.
+        if torch.compiler.is_compiling():
+            return self.act(x)
+        return self.act(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class FoldedOSRA(_Inference, OSRA):
@@ -247,9 +274,11 @@ class FoldedFFN(_Inference):
 
     def forward(self, shortcut: Tensor, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)`` and add the result to the shortcut."""
-        for branch in self.branches:
-            shortcut = shortcut + branch(x)
-        return shortcut
+        first, *others = self.branches
+        out = shortcut + first(x)
+        for branch in others:
+            out += branch(x)
+        return out
 
 
 def _only_outputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:

@@ -1,15 +1,21 @@
 """Multi-scale feed-forward network (paper section III)."""
 
-import torch
+from typing import Any
+
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
-from mmtransxnet.models.depthwise import DepthwiseConv2d
+from mmtransxnet.models.depthwise import (
+    DepthwiseConv2d,
+    add_depthwise_convs,
+)
 from mmtransxnet.models.recompute import recompute, worthwhile
 
 
 class MultiScaleDWConv(nn.Module):
     """Depthwise convolutions of sizes 1, 3, 5, 7 on a quarter each.
+
+    The input is added to them.
 
     Args:
         channels: Number of channels; the first quarter takes what four does
@@ -22,19 +28,16 @@ class MultiScaleDWConv(nn.Module):
         super().__init__()
         quarter = channels // len(self.kernel_sizes)
         first = channels - quarter * (len(self.kernel_sizes) - 1)
-        self.splits = [first] + [quarter] * (len(self.kernel_sizes) - 1)
+        splits = [first] + [quarter] * (len(self.kernel_sizes) - 1)
         self.proj = nn.ModuleList(
             DepthwiseConv2d(c, k)
-            for c, k in zip(self.splits, self.kernel_sizes, strict=True)
+            for c, k in zip(splits, self.kernel_sizes, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``(B, channels, H, W)``, keeping the shape."""
-        parts = x.split(self.splits, dim=1)
-        return torch.cat(
-            [conv(part) for conv, part in zip(self.proj, parts, strict=True)],
-            dim=1,
-        )
+        """Convolve ``(B, channels, H, W)``, keeping the shape, and add it."""
+        convs: Any = self.proj
+        return add_depthwise_convs(x, convs)
 
 
 class MSFFN(nn.Module):
@@ -73,8 +76,7 @@ class MSFFN(nn.Module):
 
     def _mix(self, x: Tensor) -> Tensor:
         """Activation and norm of fc1, then the depthwise convolutions."""
-        x = self.fc1[2](self.fc1[1](x))
-        return self.dwconv(x) + x
+        return self.dwconv(self.fc1[2](self.fc1[1](x)))
 
     def _contract(self, x: Tensor) -> Tensor:
         """Activation and norm, then the convolution of fc2."""

@@ -220,9 +220,10 @@ def _attention_backward(
         t.to(dtype).flatten(0, 1) for t in (q, k, v, grad)
     )
     scaled = keys * q.size(-1) ** -0.5
-    d_queries = torch.empty_like(queries)
-    d_scaled, d_values = torch.zeros_like(keys), torch.zeros_like(values)
-    d_table = torch.zeros_like(table, dtype=_compute_dtype(table))
+    # Like the compiler's idea of them, contiguous whatever the inputs are.
+    d_queries = queries.new_empty(queries.shape)
+    d_scaled, d_values = (t.new_zeros(t.shape) for t in (keys, values))
+    d_table = table.new_zeros(table.shape, dtype=_compute_dtype(table))
     for rows in _blocks(q, table):
         query, up = queries[:, rows.queries], upstream[:, rows.queries]
         bias = rows.bias(table).repeat(q.size(0), 1, 1).to(dtype)

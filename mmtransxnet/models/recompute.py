@@ -11,7 +11,7 @@ from mmtransxnet.models.batch_norm import no_statistics_update
 
 # Values in a map. Recomputation costs 4 % of the time of a step with such
 # maps, 15 % with the maps of a few small images, where memory is no concern.
-_LARGE = 3_000_000
+_LARGE = 5_000_000
 
 
 def recompute(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmtransxnet.models.batch_norm import statistics_for
 from mmtransxnet.models.depthwise import (
     DepthwiseConv2d,
+    add_depthwise_convs,
     depthwise_conv2d,
 )
 from mmtransxnet.models.position import attention
@@ -180,7 +181,7 @@ class OSRA(nn.Module):
 
     def _refine(self, reduced: Tensor) -> Tensor:
         """Exchange information between neighbouring keys."""
-        return self.local_conv(reduced) + reduced
+        return add_depthwise_convs(reduced, [self.local_conv])
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Attend globally.

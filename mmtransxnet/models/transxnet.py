@@ -24,7 +24,10 @@ from mmtransxnet.checkpoint import named
 from mmtransxnet.fit import drop_unused_norms, rename_classifier
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 from mmtransxnet.models.batch_norm import statistics_for
-from mmtransxnet.models.depthwise import DepthwiseConv2d
+from mmtransxnet.models.depthwise import (
+    DepthwiseConv2d,
+    add_depthwise_convs,
+)
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.position import (
     resize_as_far_as_small,
@@ -155,7 +158,7 @@ class Block(nn.Module):
         self.layer_scale_2 = LayerScale(channels, layer_scale_init_value)
 
     def _transform(self, x: Tensor, table: Tensor) -> Tensor:
-        x = x + self.pos_embed(x)
+        x = add_depthwise_convs(x, [self.pos_embed])
         num_values = x.size(0) * x.size(2) * x.size(3)
         with statistics_for(self, num_values):
             mixed = self.token_mixer(self.norm1(x), table)

@@ -6,7 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmtransxnet.models import depthwise
-from mmtransxnet.models.depthwise import DepthwiseConv2d, depthwise_conv2d
+from mmtransxnet.models.depthwise import (
+    DepthwiseConv2d,
+    add_depthwise_convs,
+    depthwise_conv2d,
+)
 
 
 def inputs(shape, kernel_size, dtype=torch.float64):
@@ -99,3 +103,76 @@ def test_module_is_a_convolution_by_name_and_state():
     reference.load_state_dict(conv.state_dict())
     image = torch.randn(2, 4, 9, 5)
     torch.testing.assert_close(conv(image), reference(image))
+
+
+# ----------------------------------------------- several sizes, and the input
+def convs(sizes, channels=2, dtype=torch.float64):
+    return nn.ModuleList(DepthwiseConv2d(channels, k) for k in sizes).to(dtype)
+
+
+def added(x, convs):
+    """The formula: the input and the convolution of each part of it."""
+    parts = x.split([conv.in_channels for conv in convs], dim=1)
+    pairs = zip(parts, convs, strict=True)
+    outs = [plain(part, conv.weight, conv.bias) for part, conv in pairs]
+    return x + torch.cat(outs, dim=1)
+
+
+@pytest.mark.parametrize('sizes', [[7], [3], [1, 3, 5, 7], [5, 1]], ids=str)
+@pytest.mark.parametrize(
+    'layout', [torch.contiguous_format, torch.channels_last]
+)
+@pytest.mark.parametrize('side', [9, 1])
+def test_added_convolutions(sizes, layout, side):
+    module = convs(sizes)
+    x = torch.randn(3, 2 * len(sizes), side, 6, dtype=torch.float64)
+    x = x.to(memory_format=layout).requires_grad_()
+    args = [x, *module.parameters()]
+    ours, expected = add_depthwise_convs(x, module), added(x, module)
+    torch.testing.assert_close(ours, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(add_depthwise_convs(x, module), expected)
+    upstream = torch.randn_like(expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, args, upstream),
+        torch.autograd.grad(expected, args, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize('trained', [None, 0, 1, 2, 3])
+def test_added_convolutions_of_which_some_are_trained(trained):
+    module = convs([1, 3, 5, 7]).requires_grad_(False)
+    x = torch.randn(2, 8, 5, 4, dtype=torch.float64)
+    if trained is None:
+        needed = [x.requires_grad_()]
+    else:
+        needed = list(module[trained].requires_grad_().parameters())
+    ours, expected = add_depthwise_convs(x, module), added(x, module)
+    mine = torch.autograd.grad(ours.sum(), needed)
+    theirs = torch.autograd.grad(expected.sum(), needed)
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_added_convolutions_in_low_precision_keep_small_kernels():
+    """1 + 1e-3 is 1 in bfloat16; 256 times 1e-3 is not 0."""
+    module = convs([1], dtype=torch.float32)
+    nn.init.constant_(module[0].weight, 1e-3)
+    nn.init.zeros_(module[0].bias)
+    x = torch.tensor([256.0, -256.0]).view(1, 2, 1, 1)
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        out = add_depthwise_convs(x, module)
+    assert ((out - x) / x).max() > 5e-4
+
+
+def test_added_convolutions_are_one(monkeypatch):
+    """Otherwise the tests above compare the formula with itself."""
+    calls = []
+    conv2d = F.conv2d
+    monkeypatch.setattr(
+        F, 'conv2d', lambda *args, **kw: calls.append(1) or conv2d(*args, **kw)
+    )
+    image = torch.randn(1, 8, 5, 5)
+    add_depthwise_convs(image, convs([1, 3, 5, 7], dtype=torch.float32))
+    assert len(calls) == 1

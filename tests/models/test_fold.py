@@ -2,9 +2,11 @@
 
 import copy
 import pickle
+import shutil
 
 import pytest
 import torch
+import torch._inductor.config
 from helpers import (
     assert_all_close,
     check_golden_forward,
@@ -16,6 +18,7 @@ from helpers import (
     parse_case,
 )
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtransxnet import TransXNet
@@ -178,3 +181,37 @@ def test_export():
     program = torch.export.export(fold(model), (image,)).module()
     with torch.no_grad():
         assert_all_close(program(image), model(image), 1e-5, 'exported')
+
+
+@pytest.mark.skipif(shutil.which('g++') is None, reason='needs g++')
+def test_compile_with_frozen_weights():
+    """The fastest form (docs/performance.md)."""
+    torch._dynamo.reset()
+    arch = micro(layers=[1, 1, 1, 1])
+    model = fill_by_name(TransXNet(arch, 64, out_indices=(0,))).eval()
+    image = make_input(2, (2, 3, 80, 64))
+    with torch.no_grad(), torch._inductor.config.patch(freezing=True):
+        outs, (code, *_) = run_and_get_code(torch.compile(fold(model)), image)
+        assert_all_close(outs, model(image), 1e-5, 'frozen')
+    assert '_convolution_pointwise' in code
+    torch._dynamo.reset()
+
+
+def test_tables_stay_as_they_are():
+    """Their four dimensions are no channels that could come last."""
+    folded = fold(filled())
+    assert all(table.is_contiguous() for table in folded.relative_pos_enc)
+
+
+def test_gelu_is_computed_in_the_order_of_memory():
+    image = make_input(1, (1, 3, 64, 64))
+    strides = []
+    folded = fold(filled())
+    acts = [m for m in folded.modules() if isinstance(m, nn.GELU)]
+    for act in acts:
+        act.register_forward_hook(
+            lambda _, args, __: strides.append(args[0].is_contiguous())
+        )
+    folded(image)
+    assert len(strides) >= len(acts)
+    assert all(strides)

@@ -130,6 +130,18 @@ def test_operator_contract():
     torch.library.opcheck(torch.ops.mmtransxnet.position_attention, args)
 
 
+def test_strides_of_gradients_are_as_the_compiler_expects():
+    """Also of inputs whose values lie in another order (channels-last)."""
+    *args, table = (
+        t.detach().to(memory_format=torch.channels_last)
+        for t in inputs(9, 5, (9, 5), torch.float32)
+    )
+    args = (torch.ones_like(args[0]), *args, table[0])
+    assert not args[-1].is_contiguous()
+    operator = torch.ops.mmtransxnet.position_attention_backward
+    torch.library.opcheck(operator, args)
+
+
 class _Largest(TorchDispatchMode):
     """Remembers the largest tensor that any operation makes."""
 
