@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+import torch._inductor.config
 from detectors import Detector
 from torch import Tensor, nn
 
@@ -116,7 +117,12 @@ class Case:
         if 'channels_last' in self.forms:
             model.to(memory_format=torch.channels_last)
         model.to(device)
-        return torch.compile(model) if 'compiled' in self.forms else model
+        if 'compiled' in self.forms:
+            # Of no effect in training. As an option of torch.compile it
+            # would have none at all.
+            torch._inductor.config.freezing = True
+            model = torch.compile(model)
+        return model
 
     def _plain(self, shape: Shape) -> nn.Module:
         name = self.model.removeprefix(DETECTOR)

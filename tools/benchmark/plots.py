@@ -1,5 +1,6 @@
 """The picture of tools/benchmark/speed.py."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -28,43 +29,51 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         _growth(row[1], mine, 'median', 'seconds')
         _growth(row[2], mine, 'peak_mib', 'peak memory in MiB')
         for axis in row:
-            axis.set_title(mode)
-            axis.grid(alpha=0.3)
+            if axis.axison:
+                axis.set_title(mode)
+                axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
 def _accuracy(axis: Axes, results: list[dict[str, Any]]) -> None:
-    """Top-1 at 224 x 224 against throughput, at the smallest images."""
-    smallest = min(found['megapixels'] for found in results)
+    """Top-1 against throughput at 224 x 224, a line a family of models."""
+    lines = defaultdict(list)
     for found in results:
-        if found['top1'] is None or found['megapixels'] > smallest:
+        if found['top1'] is None or not found['shape'].endswith('x224x224'):
             continue
-        axis.scatter(found['images_per_second'], found['top1'], s=16)
-        axis.annotate(
-            found['case'],
-            (found['images_per_second'], found['top1']),
-            fontsize=7,
-        )
-    axis.set_xscale('log')
-    axis.set_xlabel('images per second')
+        family = re.split('[-_]', found['model'])[0]
+        name = family + found['case'].removeprefix(found['model'])
+        lines[name].append((found['images_per_second'], found['top1']))
+    _lines(axis, lines)
+    axis.set_xlabel('images per second, 224 x 224')
     axis.set_ylabel('ImageNet top-1 in percent, as published')
 
 
 def _growth(
     axis: Axes, results: list[dict[str, Any]], key: str, label: str
 ) -> None:
-    """A figure against the pixels of the batch."""
+    """A figure against the pixels of the batch, of several sizes."""
     lines = defaultdict(list)
     for found in results:
         if found[key] is not None:
             lines[found['case']].append((found['megapixels'], found[key]))
-    for case, points in lines.items():
-        axis.plot(*zip(*sorted(points), strict=True), 'o-', label=case, ms=4)
-    axis.set_xscale('log')
+    _lines(axis, {k: line for k, line in lines.items() if len(line) > 1})
     axis.set_yscale('log')
     axis.set_xlabel('megapixels of the batch')
     axis.set_ylabel(label)
-    if lines:
-        axis.legend(fontsize=6)
+
+
+def _lines(axis: Axes, lines: dict[str, list[tuple[float, float]]]) -> None:
+    """Draw lines with a legend; without any, nothing but empty space."""
+    if not lines:
+        axis.set_axis_off()
+        return
+    for name, points in lines.items():
+        axis.plot(*zip(*sorted(points), strict=True), 'o-', label=name, ms=4)
+    axis.set_xscale('log')
+    axis.xaxis.set_major_formatter('{x:g}')
+    axis.xaxis.set_minor_formatter('{x:g}')
+    axis.tick_params(axis='x', which='minor', labelsize=6)
+    axis.legend(fontsize=7)
