@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import socket
 import zlib
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -174,6 +175,13 @@ def assert_all_close(actual, expected, tol: float, what: str) -> None:
     )
     for i, (a, b) in enumerate(zip(actual, expected, strict=True)):
         assert_close(a, b, tol, f'{what}, output {i}')
+
+
+def free_port() -> str:
+    """A port of this machine that nothing listens to."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return str(server.getsockname()[1])
 
 
 def assert_identical(one, other, where='value') -> None:

@@ -11,6 +11,7 @@ from mmtransxnet.engine import (
     build_runner,
     check_checkpoint,
     check_folder,
+    closing_process_group,
     load_run,
     report_user_errors,
     run_parser,
@@ -88,7 +89,7 @@ def show_in(config: Config, folder: str) -> None:
 def main() -> None:
     """Check what can be checked in seconds, then evaluate."""
     args = parse_args()
-    with report_user_errors():
+    with report_user_errors(), closing_process_group():
         config = load_run(args)
         apply_flags(config, args)
         runner = build_runner(config, ['test'])

@@ -13,6 +13,7 @@ from mmtransxnet.engine import (
     check_compiler,
     checkpoint_to_load,
     checkpoints_of,
+    closing_process_group,
     load_run,
     report_user_errors,
     run_parser,
@@ -89,7 +90,7 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
 def main() -> None:
     """Check what can be checked in seconds, then train."""
     args = parse_args()
-    with report_user_errors():
+    with report_user_errors(), closing_process_group():
         config = load_run(args)
         apply_flags(config, args)
         checkpoint = checkpoint_to_load(config)

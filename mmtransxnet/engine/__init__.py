@@ -2,7 +2,7 @@
 
 from mmtransxnet.engine.compile import check_compiler
 from mmtransxnet.engine.config import load_config
-from mmtransxnet.engine.distributed import use_fsdp
+from mmtransxnet.engine.distributed import closing_process_group, use_fsdp
 from mmtransxnet.engine.errors import UserError, report_user_errors
 from mmtransxnet.engine.flags import (
     build_runner,
@@ -29,6 +29,7 @@ __all__ = [
     'check_init_weights',
     'checkpoint_to_load',
     'checkpoints_of',
+    'closing_process_group',
     'config_parser',
     'inspect_layout',
     'load_config',

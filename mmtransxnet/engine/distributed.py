@@ -4,6 +4,8 @@ mmengine's Runner does the rest: data parallelism on GPUs needs nothing here.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
@@ -88,6 +90,28 @@ def prepare_launch(config: Config) -> None:
         config.get('model_wrapper_cfg') or {},
         type='CPUDistributedDataParallel',
     )
+
+
+@contextmanager
+def closing_process_group() -> Iterator[None]:
+    """Close the process group where the work ends, by ``sys.exit`` or not.
+
+    Left open, its threads may still run while Python takes itself apart,
+    which aborts one process of some hundreds after its work is done.
+    Other errors leave it open: other processes may wait in a collective
+    operation, and closing it could wait for them.
+    """
+    try:
+        yield
+    except SystemExit:
+        _close_process_group()
+        raise
+    _close_process_group()
+
+
+def _close_process_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _export_rank(launcher: str) -> None:

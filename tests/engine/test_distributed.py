@@ -1,12 +1,13 @@
 """Processes on CPUs together compute what one computes; sharding's config."""
 
 import os
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from helpers import MICRO, ROOT
+from helpers import MICRO, ROOT, free_port
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, init_default_scope
 from torch import nn
@@ -94,9 +95,11 @@ def test_two_halves_give_the_gradients_of_the_whole(tmp_path, name):
 @pytest.fixture
 def alone(monkeypatch):
     """The environment that torchrun makes for a single process."""
-    variables = dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_PORT=29471)
-    for key, value in dict(MASTER_ADDR='127.0.0.1', **variables).items():
-        monkeypatch.setenv(key, str(value))
+    for key in ('RANK', 'LOCAL_RANK'):
+        monkeypatch.setenv(key, '0')
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    monkeypatch.setenv('MASTER_PORT', free_port())
     yield
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -144,6 +147,26 @@ def test_sync_bn_becomes_bn(alone):
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4)).train()
     wrapped = distributed.CPUDistributedDataParallel(module)
     wrapped(torch.randn(2, 3, 4, 4)).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ('error', 'left_open'),
+    [(None, False), (SystemExit, False), (OSError, True)],
+)
+def test_closing_process_group(alone, error, left_open):
+    dist.init_process_group('gloo')
+    raising = pytest.raises(error) if error else nullcontext()
+    with raising, distributed.closing_process_group():
+        assert dist.is_initialized()
+        if error:
+            raise error
+    assert dist.is_initialized() == left_open
+
+
+def test_no_process_group_to_close():
+    with distributed.closing_process_group():
+        pass
+    assert not dist.is_initialized()
 
 
 # ----------------------------------------------------------------- sharding

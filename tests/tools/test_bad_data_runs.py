@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import spoiled
+from helpers import free_port
 from PIL import Image
-from test_dist_tools import free_port
 
 SCRATCH = 'model.backbone.init_cfg=None'
 WORKERS = ('train_dataloader.num_workers=2',)

@@ -3,30 +3,39 @@
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, assert_identical
+from helpers import ROOT, assert_identical, free_port
 
 from mmtransxnet.checkpoint import read_checkpoint
 
 SCRATCH = 'model.backbone.init_cfg=None'
+LEFT_OPEN = 'the process group is left open'
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return str(server.getsockname()[1])
+def watch_exit(folder):
+    """A path for Python: processes tell of what they leave open."""
+    (folder / 'sitecustomize.py').write_text(
+        'import atexit, sys\n'
+        '@atexit.register\n'
+        'def tell():\n'
+        '    dist = sys.modules.get("torch.distributed")\n'
+        '    if dist and dist.is_initialized():\n'
+        f'        print("{LEFT_OPEN}")\n'
+    )
+    return str(folder)
 
 
 @pytest.mark.parametrize('task', ['classifier', 'detector', 'segmentor'])
 def test_two_processes(tool, configs, tmp_path, task):
     """Trains without unused parameters; evaluates sample for sample."""
     config = configs[task]
+    tool = partial(tool, PYTHONPATH=watch_exit(tmp_path))
     status, log = tool(
         'dist_train.sh', config, 2, '--work-dir', tmp_path,
         '--cfg-options', SCRATCH, PORT=free_port(),
@@ -36,6 +45,7 @@ def test_two_processes(tool, configs, tmp_path, task):
     # them used would have stopped the second iteration.
     assert 'Distributed training: True' in log
     assert 'GPU number: 2' in log
+    assert LEFT_OPEN not in log
     checkpoint = (tmp_path / 'last_checkpoint').read_text()
     assert read_checkpoint(checkpoint)['meta']['iter'] > 1
 
@@ -50,6 +60,7 @@ def test_two_processes(tool, configs, tmp_path, task):
             '--out', tmp_path / f'{name}.pkl', *common, PORT=free_port(),
         )  # fmt: skip
         assert status == 0, log
+        assert LEFT_OPEN not in log
         file = tmp_path / f'{name}.pkl'
         predictions[name] = pickle.loads(file.read_bytes())
     assert len(predictions['one']) >= 5

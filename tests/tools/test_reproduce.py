@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 import yaml
-from helpers import ROOT, fill_by_name
+from helpers import ROOT, fill_by_name, free_port
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
@@ -138,8 +138,15 @@ def test_several_processes(reproduce, configs, tmp_path, truth):
     metafile = write_metafile(
         tmp_path / 'm.yml', configs, {'classifier': truth}
     )
-    flags = ('--launcher', 'pytorch', '--gpus', '2')
-    status, log, rows = reproduce(metafile, *flags, out=tmp_path, PORT='29571')
+    flags = (
+        '--launcher',
+        'pytorch',
+        '--gpus',
+        '2',
+    )
+    status, log, rows = reproduce(
+        metafile, *flags, out=tmp_path, PORT=free_port()
+    )
     assert status == 0, log
     assert rows['classifier']['command'][1] == 'tools/dist_test.sh'
 
