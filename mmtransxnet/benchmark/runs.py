@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import time
 from dataclasses import asdict, dataclass, field
@@ -104,7 +105,8 @@ def evaluate(
 
 def _complaint(log: Path) -> str:
     """The line of a log that says what went wrong."""
-    lines = [line for line in log.read_text().splitlines() if line.strip()]
+    # Rules such as torchrun's last line say nothing.
+    lines = [x for x in log.read_text().splitlines() if re.search(r'\w', x)]
     errors = [line for line in lines if line.startswith('error:')]
     return (errors or lines or ['no output'])[-1].strip()
 

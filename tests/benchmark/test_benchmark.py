@@ -24,7 +24,7 @@ from mmtransxnet.benchmark import (
     training_command,
     write_report,
 )
-from mmtransxnet.benchmark.runs import _take_metrics
+from mmtransxnet.benchmark.runs import _complaint, _take_metrics
 from mmtransxnet.engine import UserError
 
 CONFIG = 'configs/detection/maskrcnn_transxnet_t.py'
@@ -212,6 +212,19 @@ def test_metrics_of_an_earlier_run_do_not_count(tmp_path):
     assert outcome.measured == {}
     _take_metrics(outcome, row, tmp_path, path.stat().st_mtime)
     assert outcome.measured == pytest.approx({'box AP': 44.5, 'mask AP': 40.7})
+
+
+@pytest.mark.parametrize(
+    ('log', 'complaint'),
+    [
+        ('begin\nerror: no data\nbye\n', 'error: no data'),
+        ('cause\n  Signal 6 received\n=====\n\n', 'Signal 6 received'),
+        ('', 'no output'),
+    ],
+)
+def test_complaint_of_a_log(tmp_path, log, complaint):
+    (tmp_path / 'output.log').write_text(log)
+    assert _complaint(tmp_path / 'output.log') == complaint
 
 
 # ---------------------------------------------------------------------- checks
