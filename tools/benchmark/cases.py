@@ -1,7 +1,8 @@
 """What tools/benchmark/speed.py measures: models, forms, kinds of work."""
 
 import sys
-from collections.abc import Callable
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,14 @@ TOP1 = {
 PEERS = [name for name in TOP1 if not name.startswith(OURS)]
 
 
+def expect(part: str, known: Sequence[str], text: str) -> None:
+    """Raise ArgumentTypeError where ``part`` of ``text`` is not known."""
+    if part not in known:
+        raise ArgumentTypeError(
+            f"'{part}' of '{text}': expected one of {', '.join(known)}"
+        )
+
+
 @dataclass(frozen=True)
 class Shape:
     """A batch of images, written ``8x224x224``."""
@@ -68,11 +77,14 @@ class Shape:
 
     @classmethod
     def parse(cls, text: str) -> 'Shape':
-        """Read ``text``; ValueError where it is none."""
-        batch, height, width = (int(n) for n in text.split('x'))
-        if batch < 1 or min(height, width) < 32:
-            raise ValueError(text)
-        return cls(batch, height, width)
+        """Read ``text``; ArgumentTypeError where it is none."""
+        numbers = [int(n) for n in text.split('x') if n.isdecimal()]
+        if len(numbers) != 3 or not numbers[0] or min(numbers[1:]) < 32:
+            raise ArgumentTypeError(
+                f"'{text}': expected batch x height x width such as "
+                '8x224x224, at least 32 pixels high and wide'
+            )
+        return cls(*numbers)
 
     def __str__(self) -> str:
         return f'{self.batch}x{self.height}x{self.width}'
@@ -92,12 +104,13 @@ class Case:
 
     @classmethod
     def parse(cls, text: str) -> 'Case':
-        """Read ``text``; ValueError where it is none."""
+        """Read ``text``; ArgumentTypeError where it is none."""
         model, *forms = text.split('+')
         known = [f'{m}-{s}' for m in (OURS, REFERENCE) for s in SIZES]
         known += [f'{DETECTOR}{m}-t' for m in (OURS, REFERENCE)]
-        if model not in (*known, *PEERS) or set(forms) - set(FORMS):
-            raise ValueError(text)
+        expect(model, known + PEERS, text)
+        for form in forms:
+            expect(form, FORMS, text)
         return cls(model, tuple(forms))
 
     def __str__(self) -> str:

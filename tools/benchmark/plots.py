@@ -11,6 +11,9 @@ mpl.use('Agg')
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+# The same color for the same name in all panels.
+Colors = dict[str, str]
+
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Draw accuracy against throughput, time and memory against size.
@@ -23,11 +26,12 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     figure, axes = plt.subplots(
         len(modes), 3, figsize=(15, 4.5 * len(modes)), squeeze=False
     )
+    colors: Colors = {}
     for mode, row in zip(modes, axes, strict=True):
         mine = [found for found in results if found['mode'] == mode]
-        _accuracy(row[0], mine)
-        _growth(row[1], mine, 'median', 'seconds')
-        _growth(row[2], mine, 'peak_mib', 'peak memory in MiB')
+        _accuracy(row[0], mine, colors)
+        _growth(row[1], mine, 'median', 'seconds', colors)
+        _growth(row[2], mine, 'peak_mib', 'peak memory in MiB', colors)
         for axis in row:
             if axis.axison:
                 axis.set_title(mode)
@@ -37,7 +41,9 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
-def _accuracy(axis: Axes, results: list[dict[str, Any]]) -> None:
+def _accuracy(
+    axis: Axes, results: list[dict[str, Any]], colors: Colors
+) -> None:
     """Top-1 against throughput at 224 x 224, a line a family of models."""
     lines = defaultdict(list)
     for found in results:
@@ -46,32 +52,41 @@ def _accuracy(axis: Axes, results: list[dict[str, Any]]) -> None:
         family = re.split('[-_]', found['model'])[0]
         name = family + found['case'].removeprefix(found['model'])
         lines[name].append((found['images_per_second'], found['top1']))
-    _lines(axis, lines)
+    _lines(axis, lines, colors)
     axis.set_xlabel('images per second, 224 x 224')
     axis.set_ylabel('ImageNet top-1 in percent, as published')
 
 
 def _growth(
-    axis: Axes, results: list[dict[str, Any]], key: str, label: str
+    axis: Axes,
+    results: list[dict[str, Any]],
+    key: str,
+    label: str,
+    colors: Colors,
 ) -> None:
     """A figure against the pixels of the batch, of several sizes."""
     lines = defaultdict(list)
     for found in results:
         if found[key] is not None:
             lines[found['case']].append((found['megapixels'], found[key]))
-    _lines(axis, {k: line for k, line in lines.items() if len(line) > 1})
+    several = {k: line for k, line in lines.items() if len(line) > 1}
+    _lines(axis, several, colors)
     axis.set_yscale('log')
     axis.set_xlabel('megapixels of the batch')
     axis.set_ylabel(label)
 
 
-def _lines(axis: Axes, lines: dict[str, list[tuple[float, float]]]) -> None:
+def _lines(
+    axis: Axes, lines: dict[str, list[tuple[float, float]]], colors: Colors
+) -> None:
     """Draw lines with a legend; without any, nothing but empty space."""
     if not lines:
         axis.set_axis_off()
         return
     for name, points in lines.items():
-        axis.plot(*zip(*sorted(points), strict=True), 'o-', label=name, ms=4)
+        color = colors.setdefault(name, f'C{len(colors)}')
+        x, y = zip(*sorted(points), strict=True)
+        axis.plot(x, y, 'o-', color=color, label=name, ms=4)
     axis.set_xscale('log')
     axis.xaxis.set_major_formatter('{x:g}')
     axis.xaxis.set_minor_formatter('{x:g}')

@@ -1,0 +1,67 @@
+"""tools/benchmark/speed.py: what it writes, and what it refuses."""
+
+import json
+
+import pytest
+
+OURS = 'transxnet-t'
+
+
+def measure(tool, folder, *arguments):
+    status, log = tool(
+        'benchmark/speed.py', '--rounds', 2, '--threads', 1,
+        '--out', folder, '--cases', *arguments,
+    )  # fmt: skip
+    assert status == 0, log
+    return json.loads((folder / 'speed.json').read_text()), log
+
+
+def test_measures_and_draws(tool, tmp_path):
+    report, log = measure(
+        tool, tmp_path, OURS, f'{OURS}+folded', f'{OURS}+checkpointed',
+        '--shapes', '1x32x32', '1x64x32', '--no-memory',
+    )  # fmt: skip
+    assert report['machine']['threads'] == 1
+    found = [(r['shape'], r['mode'], r['case']) for r in report['results']]
+    assert found == [
+        (shape, mode, case)
+        for shape in ('1x32x32', '1x64x32')
+        for mode, case in (
+            ('inference', OURS), ('inference', f'{OURS}+folded'),
+            ('training', OURS), ('training', f'{OURS}+checkpointed'),
+        )
+    ]  # fmt: skip
+    for result in report['results']:
+        assert len(result['seconds']) == 2
+        assert result['images_per_second'] == 1 / result['median']
+        assert result['top1'] == 81.6
+        assert result['case'] != OURS or result['speedup'] == 1
+    assert (tmp_path / 'speed.png').read_bytes().startswith(b'\x89PNG')
+    assert f'{OURS}+checkpointed' in log
+
+
+def test_memory(tool, tmp_path):
+    report, _ = measure(
+        tool, tmp_path, OURS, f'{OURS}+checkpointed',
+        '--shapes', '4x128x128', '--modes', 'training',
+    )  # fmt: skip
+    plain, checkpointed = report['results']
+    assert plain['memory_ratio'] == 1
+    assert 50 < checkpointed['peak_mib'] < 0.8 * plain['peak_mib'] < 500
+    ratio = checkpointed['peak_mib'] / plain['peak_mib']
+    assert checkpointed['memory_ratio'] == ratio
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--cases', 'transxnet-x'], "'transxnet-x' of 'transxnet-x': exp"),
+        (['--cases', 'resnet50+fast'], "'fast' of 'resnet50+fast': expected"),
+        (['--shapes', '8x224'], "'8x224': expected batch x height x width"),
+        (['--shapes', '1x16x224'], 'at least 32 pixels'),
+    ],
+)
+def test_refuses(tool, arguments, message):
+    status, log = tool('benchmark/speed.py', *arguments)
+    assert status == 2
+    assert message in ' '.join(log.split())
