@@ -43,13 +43,15 @@ def test_measures_and_draws(tool, tmp_path):
 def test_memory(tool, tmp_path):
     report, _ = measure(
         tool, tmp_path, OURS, f'{OURS}+checkpointed',
-        '--shapes', '4x128x128', '--modes', 'training',
+        '--shapes', '4x128x128', '1x32x32', '--modes', 'training',
     )  # fmt: skip
-    plain, checkpointed = report['results']
+    plain, checkpointed, small, _ = report['results']
     assert plain['memory_ratio'] == 1
     assert 50 < checkpointed['peak_mib'] < 0.8 * plain['peak_mib'] < 500
     ratio = checkpointed['peak_mib'] / plain['peak_mib']
     assert checkpointed['memory_ratio'] == ratio
+    # Most of it are gradients; nothing remains of the larger batch.
+    assert 50 < small['peak_mib'] < 0.8 * plain['peak_mib']
 
 
 @pytest.mark.parametrize(

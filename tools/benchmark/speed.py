@@ -13,7 +13,6 @@ import gc
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -111,10 +110,15 @@ def time_rounds(
 
 
 # ----------------------------------------------------------------- memory
-def resident() -> float:
-    """Memory of this process now, in MiB."""
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
+def resident(what: str) -> float:
+    """Memory of this process in MiB: now (VmRSS) or at most (VmHWM).
+
+    The maximum of getrusage begins with that of the process that started
+    this one.
+    """
+    lines = Path('/proc/self/status').read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f'{what}:'))
+    return int(line.split()[1]) / 2**10
 
 
 def return_what_is_freed() -> None:
@@ -140,10 +144,10 @@ def peak_memory(case: Case, shape: Shape, mode: str, device: str) -> float:
         return torch.cuda.max_memory_allocated() / 2**20 - before
     gc.collect()
     return_what_is_freed()  # what building the model left
-    before = resident()
+    Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
+    before = resident('VmRSS')
     work()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return peak - before
+    return resident('VmHWM') - before
 
 
 def peak_memory_elsewhere(
