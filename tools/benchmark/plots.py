@@ -64,11 +64,13 @@ def _growth(
     label: str,
     colors: Colors,
 ) -> None:
-    """A figure against the pixels of the batch, of several sizes."""
+    """A figure against the pixels of a batch, for several image sizes."""
     lines = defaultdict(list)
     for found in results:
         if found[key] is not None:
-            lines[found['case']].append((found['megapixels'], found[key]))
+            batch = found['shape'].split('x')[0]
+            name = f'{found["case"]}, batch {batch}'
+            lines[name].append((found['megapixels'], found[key]))
     several = {k: line for k, line in lines.items() if len(line) > 1}
     _lines(axis, several, colors)
     axis.set_yscale('log')
