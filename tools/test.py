@@ -86,22 +86,27 @@ def show_in(config: Config, folder: str) -> None:
         raise UserError(f'--show-dir: cannot direct a {hook.type}')
 
 
-def main() -> None:
+def evaluate(args: argparse.Namespace) -> None:
     """Check what can be checked in seconds, then evaluate."""
+    config = load_run(args)
+    apply_flags(config, args)
+    runner = build_runner(config, ['test'])
+    model = runner.model.module if args.tta else runner.model
+    check_checkpoint(args.checkpoint, model, args.config)
+    if args.out:
+        # mmdet's packs masks, which are large.
+        scope = config.get('default_scope')
+        name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        dump = METRICS.build(dict(type=name, out_file_path=args.out))
+        runner.test_evaluator.metrics.append(dump)
+    runner.test()
+
+
+def main() -> None:
+    """Evaluate, and end in order."""
     args = parse_args()
     with report_user_errors(), closing_process_group():
-        config = load_run(args)
-        apply_flags(config, args)
-        runner = build_runner(config, ['test'])
-        model = runner.model.module if args.tta else runner.model
-        check_checkpoint(args.checkpoint, model, args.config)
-        if args.out:
-            # mmdet's packs masks, which are large.
-            scope = config.get('default_scope')
-            name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
-            dump = METRICS.build(dict(type=name, out_file_path=args.out))
-            runner.test_evaluator.metrics.append(dump)
-        runner.test()
+        evaluate(args)
 
 
 if __name__ == '__main__':

@@ -87,26 +87,31 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
         config.auto_scale_lr.enable = True
 
 
-def main() -> None:
+def train(args: argparse.Namespace) -> None:
     """Check what can be checked in seconds, then train."""
+    config = load_run(args)
+    apply_flags(config, args)
+    checkpoint = checkpoint_to_load(config)
+    if checkpoint and 'backbone' in config.model:
+        # The checkpoint has all weights; the file that the backbone
+        # once started from may be gone.
+        config.model.backbone.init_cfg = None
+    runner = build_runner(config, ['train', 'val'])
+    if checkpoint:
+        model = runner.model
+        if not isinstance(model, nn.Module):  # sharded: not built yet
+            model = build_on_meta(config)
+        # What is resumed is the same model.
+        allow = [] if config.resume else config.get('load_allow', [])
+        check_checkpoint(checkpoint, model, args.config, allow)
+    runner.train()
+
+
+def main() -> None:
+    """Train, and end in order."""
     args = parse_args()
     with report_user_errors(), closing_process_group():
-        config = load_run(args)
-        apply_flags(config, args)
-        checkpoint = checkpoint_to_load(config)
-        if checkpoint and 'backbone' in config.model:
-            # The checkpoint has all weights; the file that the backbone
-            # once started from may be gone.
-            config.model.backbone.init_cfg = None
-        runner = build_runner(config, ['train', 'val'])
-        if checkpoint:
-            model = runner.model
-            if not isinstance(model, nn.Module):  # sharded: not built yet
-                model = build_on_meta(config)
-            # What is resumed is the same model.
-            allow = [] if config.resume else config.get('load_allow', [])
-            check_checkpoint(checkpoint, model, args.config, allow)
-        runner.train()
+        train(args)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,9 @@
 mmengine's Runner does the rest: data parallelism on GPUs needs nothing here.
 """
 
+import gc
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -96,14 +98,18 @@ def prepare_launch(config: Config) -> None:
 def closing_process_group() -> Iterator[None]:
     """Close the process group where the work ends, by ``sys.exit`` or not.
 
-    Left open, its threads may still run while Python takes itself apart,
-    which aborts one process of some hundreds after its work is done.
-    Other errors leave it open: other processes may wait in a collective
-    operation, and closing it could wait for them.
+    The threads of gloo end with the last reference to its groups, which the
+    Runner, its model and its hooks have: the work must be a function of its
+    own, and is forgotten here. A thread that wants Python's lock while
+    Python ends would abort the process with its work done.
+
+    Other errors leave all as it is: other processes may wait in a collective
+    operation, and closing could wait for them.
     """
     try:
         yield
-    except SystemExit:
+    except SystemExit as error:
+        traceback.clear_frames(error.__traceback__)
         _close_process_group()
         raise
     _close_process_group()
@@ -112,6 +118,7 @@ def closing_process_group() -> Iterator[None]:
 def _close_process_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+        gc.collect()
 
 
 def _export_rank(launcher: str) -> None:

@@ -59,6 +59,8 @@ class PreemptionHook(Hook):
             # A launcher stops all when the first has ended: not before the
             # file is safe.
             dist.barrier(group=self._group)
+            # Python's signal module goes on referring to this hook.
+            self._group = None
         runner.logger.warning(
             f'Interrupted: saved after iteration {runner.iter + 1}; go on '
             f'with --resume. Exit status {STATUS}'
