@@ -26,6 +26,17 @@ def plain(x, weight, bias):
     return F.conv2d(x, weight, bias, padding=padding, groups=x.size(1))
 
 
+def assert_same_with_gradients(ours, expected, args):
+    torch.testing.assert_close(ours, expected)
+    upstream = torch.randn_like(expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, args, upstream),
+        torch.autograd.grad(expected, args, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
 @pytest.mark.parametrize('kernel_size', [1, 3, 5, 7, 9])
 @pytest.mark.parametrize(
     'shape', [(2, 3, 9, 6), (1, 4, 1, 1), (3, 2, 2, 11), (1, 1, 20, 20)]
@@ -38,14 +49,7 @@ def test_equals_plain(shape, kernel_size, channels_last):
         x = x.to(memory_format=torch.channels_last)
     ours = depthwise_conv2d(x, *args[1:])
     expected = plain(*args)
-    torch.testing.assert_close(ours, expected)
-    upstream = torch.randn_like(expected)
-    for mine, theirs in zip(
-        torch.autograd.grad(ours, args, upstream),
-        torch.autograd.grad(expected, args, upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, theirs)
+    assert_same_with_gradients(ours, expected, args)
 
 
 def test_gradcheck_first_and_second_order():
@@ -129,16 +133,9 @@ def test_added_convolutions(sizes, layout, side):
     x = x.to(memory_format=layout).requires_grad_()
     args = [x, *module.parameters()]
     ours, expected = add_depthwise_convs(x, module), added(x, module)
-    torch.testing.assert_close(ours, expected)
     with torch.no_grad():
         torch.testing.assert_close(add_depthwise_convs(x, module), expected)
-    upstream = torch.randn_like(expected)
-    for mine, theirs in zip(
-        torch.autograd.grad(ours, args, upstream),
-        torch.autograd.grad(expected, args, upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, theirs)
+    assert_same_with_gradients(ours, expected, args)
 
 
 @pytest.mark.parametrize('trained', [None, 0, 1, 2, 3])
