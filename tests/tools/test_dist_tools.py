@@ -135,12 +135,15 @@ def wait_for(process, condition):
 def test_told_to_stop(started, tmp_path):
     """Both processes save once and end; the run goes on by --resume."""
     process, output = started(
-        'train_cfg.max_iters=1000', 'default_hooks.checkpoint.interval=1000'
+        'train_cfg.max_iters=1000',
+        'default_hooks.checkpoint.interval=1000',
+        PYTHONPATH=watch_exit(tmp_path),
     )
     wait_for(process, lambda: b'[   3/' in output.read_bytes())
     process.send_signal(signal.SIGUSR1)
     assert process.wait(60) != 0
     assert b'Interrupted: saved after iteration' in output.read_bytes()
+    assert LEFT_OPEN not in output.read_text()
     (saved,) = tmp_path.glob('interrupted_iter_*.pth')
     assert read_checkpoint(saved)['meta']['processes'] == 2
 
