@@ -11,15 +11,33 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+# Of these it is known that they ask no other process.
+_LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def training_norms(module: nn.Module) -> list[Any]:
+    """The norms inside that normalise with the statistics of the batch."""
+    return [
+        part
+        for part in module.modules()
+        if hasattr(part, 'running_mean') and part.training
+    ]
+
+
+def synchronised_norms(module: nn.Module) -> list[Any]:
+    """The training norms inside that may ask other processes.
+
+    Those are all that are not torch's own local ones. Every process must
+    call them equally often and in the same order, whatever batch it has: a
+    process that waits for one call too many waits for ever.
+    """
+    return [n for n in training_norms(module) if type(n) not in _LOCAL]
 
 
 @contextmanager
-def _training_norms_with(module: nn.Module, **values: Any) -> Iterator[None]:
-    """Set attributes of all batch norms that are in training mode."""
-    norms = [
-        m for m in module.modules() if isinstance(m, _BatchNorm) and m.training
-    ]
+def _with(norms: list[Any], **values: Any) -> Iterator[None]:
+    """Set attributes of norms."""
     before = [{name: getattr(norm, name) for name in values} for norm in norms]
     for norm in norms:
         _set(norm, values)
@@ -44,8 +62,8 @@ def no_statistics_update(module: nn.Module) -> AbstractContextManager:
     """
     # SyncBN insists on a counter; a spare one counts the recomputation.
     spare = torch.tensor(0)
-    return _training_norms_with(
-        module, momentum=0.0, num_batches_tracked=spare
+    return _with(
+        training_norms(module), momentum=0.0, num_batches_tracked=spare
     )
 
 
@@ -56,24 +74,22 @@ def statistics_for(
 
     One value has no variance, and torch refuses it (the published code
     crashes on a batch of one image). The norms then normalise with their
-    running statistics and do not update them, as in evaluation. With SyncBN
-    the other processes contribute values, and a fall-back on one process
-    would leave them waiting: it is left alone.
+    running statistics and do not update them, as in evaluation. Where other
+    processes contribute values, a fall-back on one process would leave them
+    waiting: such norms are left alone.
 
     Args:
         module: The module that contains the norms.
         num_values: Values per channel that they are going to see,
             ``B * H * W``.
     """
-    if num_values > 1 or not module.training or _synchronised(module):
+    if num_values > 1 or not module.training or _waits_for_others(module):
         return nullcontext()
-    return _training_norms_with(module, training=False)
+    return _with(training_norms(module), training=False)
 
 
-def _synchronised(module: nn.Module) -> bool:
-    """Whether SyncBN shares statistics with other processes."""
+def _waits_for_others(module: nn.Module) -> bool:
+    """Whether norms inside share statistics with other processes."""
     if not (dist.is_available() and dist.is_initialized()):
         return False
-    return dist.get_world_size() > 1 and any(
-        isinstance(m, nn.SyncBatchNorm) for m in module.modules()
-    )
+    return dist.get_world_size() > 1 and bool(synchronised_norms(module))

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransxnet.models.device import settings_of
+
 # Below, the backward kernel of the library is the faster one.
 _MIN_KERNEL_SIZE = 5
 
@@ -153,47 +155,38 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         Feature map ``(B, C, H, W)``; equal to ``F.conv2d`` and its
         gradients up to rounding.
     """
-    # On the meta device, where costs are counted, it stays a convolution.
-    if weight.size(-1) == 1 and x.device.type != 'meta':
+    if not settings_of(x).fast_depthwise:
+        return _plain(x, weight, bias)
+    if weight.size(-1) == 1:
         return _scale(x, weight, bias)
     if (
         bias is None
         or weight.size(-1) < _MIN_KERNEL_SIZE
-        or not _on_cpu(x)
         or not (torch.is_grad_enabled() and weight.requires_grad)
     ):
         return _plain(x, weight, bias)
-    if torch.is_autocast_enabled('cpu'):
-        dtype = torch.get_autocast_dtype('cpu')
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
         x, weight, bias = (t.to(dtype) for t in (x, weight, bias))
     return _DepthwiseConv.apply(x, bias, False, weight)
 
 
-def _on_cpu(x: Tensor) -> bool:
-    """Whether the ways around the slow paths of CPU libraries apply."""
-    return x.device.type == 'cpu' and not torch.compiler.is_exporting()
-
-
-def add_depthwise_convs(x: Tensor, convs: Sequence[nn.Conv2d]) -> Tensor:
-    """``x`` plus depthwise convolutions of consecutive channels of it.
-
-    Args:
-        x: Feature map ``(B, C, H, W)``.
-        convs: Depthwise convolutions that keep height and width, with a
-            bias, for C channels together.
-
-    Returns:
-        Feature map ``(B, C, H, W)``.
-    """
+def _is_merged(x: Tensor) -> bool:
+    """Whether kernels take up the identity, and one another."""
     # In low precision a kernel would lose its value beside the identity.
-    low = x.dtype.itemsize < 4 or torch.is_autocast_enabled('cpu')
-    if low or not _on_cpu(x):
-        parts = x.split([conv.in_channels for conv in convs], dim=1)
-        outs = [conv(p) for conv, p in zip(convs, parts, strict=True)]
-        return x + (outs[0] if len(outs) == 1 else torch.cat(outs, dim=1))
-    weights = [conv.weight for conv in convs]
-    biases: Any = [conv.bias for conv in convs]
-    bias = biases[0] if len(biases) == 1 else torch.cat(biases)
+    return (
+        settings_of(x).fast_depthwise
+        and x.dtype.itemsize >= 4
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def _add_merged(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """``x`` plus depthwise convolutions of consecutive channels of it."""
+    bias = biases[0] if len(biases) == 1 else torch.cat(list(biases))
     if not torch.is_grad_enabled():
         return _plain(x, _merged(weights, residual=True), bias)
     return _DepthwiseConv.apply(x, bias, True, *weights)
@@ -206,10 +199,15 @@ class DepthwiseConv2d(nn.Conv2d):
         channels: Number of channels C.
         kernel_size: Size K of the kernels, odd.
         bias: Whether there is a bias.
+        residual: Whether the input is added to the output; needs a bias.
     """
 
     def __init__(
-        self, channels: int, kernel_size: int, bias: bool = True
+        self,
+        channels: int,
+        kernel_size: int,
+        bias: bool = True,
+        residual: bool = False,
     ) -> None:
         super().__init__(
             channels,
@@ -219,7 +217,66 @@ class DepthwiseConv2d(nn.Conv2d):
             groups=channels,
             bias=bias,
         )
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C, H, W)``; see :func:`depthwise_conv2d`."""
-        return depthwise_conv2d(x, self.weight, self.bias)
+        if self.residual and _is_merged(x):
+            return _add_merged(x, [self.weight], [self.bias])  # type: ignore
+        out = depthwise_conv2d(x, self.weight, self.bias)
+        return x + out if self.residual else out
+
+    def extra_repr(self) -> str:
+        """As ``nn.Conv2d`` shows itself."""
+        added = ', residual=True' if self.residual else ''
+        return super().extra_repr() + added
+
+
+def add_depthwise_convs(
+    x: Tensor, convs: nn.ModuleList, channels: Sequence[int]
+) -> Tensor:
+    """Depthwise convolutions of consecutive channels, with their residual.
+
+    As one, where nobody would miss a call of the modules themselves.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        convs: A :class:`DepthwiseConv2d` with ``residual`` for each part of
+            the channels, or what took its place.
+        channels: Number of channels of each part, C together.
+
+    Returns:
+        Feature map ``(B, C, H, W)``.
+    """
+    modules: Any = list(convs)
+    if _is_merged(x) and not any(map(_must_be_called, modules)):
+        weights = [conv.weight for conv in modules]
+        return _add_merged(x, weights, [conv.bias for conv in modules])
+    parts = x.split(list(channels), dim=1)
+    outs = [conv(part) for conv, part in zip(modules, parts, strict=True)]
+    return torch.cat(outs, dim=1)
+
+
+def _must_be_called(module: nn.Module) -> bool:
+    """Whether a depthwise convolution does more than its class says.
+
+    Hooks (pruning and older weight norms are hooks, too), parametrisations
+    and whatever replaced the module or its ``forward`` expect to be called.
+    """
+    return (
+        type(module) is not DepthwiseConv2d
+        or 'forward' in vars(module)
+        or has_hooks(module)
+    )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody is to hear of the calls of a module."""
+    every: Any = torch.nn.modules.module
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or every._has_any_global_hook()
+    )

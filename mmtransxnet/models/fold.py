@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mmtransxnet.models.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.token_mixer import OSRA, DMixer, ScaleModule
 from mmtransxnet.models.transxnet import Block, LayerScale, TransXNet
@@ -99,11 +100,12 @@ def _batch_norm(norm: nn.Module) -> Any:
     return norm
 
 
-def _add_identity(conv: nn.Conv2d) -> nn.Conv2d:
-    """Depthwise ``conv(x) + x`` as one convolution."""
+def _add_identity(conv: DepthwiseConv2d) -> DepthwiseConv2d:
+    """A depthwise convolution with its residual as one convolution."""
     conv = copy.deepcopy(conv)
     centre = conv.kernel_size[0] // 2
     conv.weight[..., centre, centre] += 1
+    conv.residual = False
     return conv
 
 
@@ -180,7 +182,7 @@ class _InRows(nn.Module):
 
 
 class FoldedOSRA(_Inference, OSRA):
-    """OSRA without the sum around its local convolution.
+    """OSRA with the residual inside its local convolution's kernel.
 
     Args:
         osra: The trained OSRA.
@@ -194,9 +196,6 @@ class FoldedOSRA(_Inference, OSRA):
         self.kv = osra.kv
         self.sr = osra.sr
         self.local_conv = _add_identity(osra.local_conv)
-
-    def _refine(self, reduced: Tensor) -> Tensor:
-        return self.local_conv(reduced)
 
 
 class FoldedMixer(_Inference):

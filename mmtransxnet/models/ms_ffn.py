@@ -1,7 +1,5 @@
 """Multi-scale feed-forward network (paper section III)."""
 
-from typing import Any
-
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
@@ -9,7 +7,7 @@ from mmtransxnet.models.depthwise import (
     DepthwiseConv2d,
     add_depthwise_convs,
 )
-from mmtransxnet.models.recompute import recompute, worthwhile
+from mmtransxnet.models.recompute import is_recomputed, recompute
 
 
 class MultiScaleDWConv(nn.Module):
@@ -28,16 +26,15 @@ class MultiScaleDWConv(nn.Module):
         super().__init__()
         quarter = channels // len(self.kernel_sizes)
         first = channels - quarter * (len(self.kernel_sizes) - 1)
-        splits = [first] + [quarter] * (len(self.kernel_sizes) - 1)
+        self.splits = [first] + [quarter] * (len(self.kernel_sizes) - 1)
         self.proj = nn.ModuleList(
-            DepthwiseConv2d(c, k)
-            for c, k in zip(splits, self.kernel_sizes, strict=True)
+            DepthwiseConv2d(c, k, residual=True)
+            for c, k in zip(self.splits, self.kernel_sizes, strict=True)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, channels, H, W)``, keeping the shape, and add it."""
-        convs: Any = self.proj
-        return add_depthwise_convs(x, convs)
+        return add_depthwise_convs(x, self.proj, self.splits)
 
 
 class MSFFN(nn.Module):
@@ -49,6 +46,7 @@ class MSFFN(nn.Module):
         drop_rate: Dropout rate after the depthwise and the last stage.
         norm_cfg: Config of the batch norms.
         act_cfg: Config of the activations.
+        recompute: See :class:`~mmtransxnet.TransXNet`.
     """
 
     def __init__(
@@ -58,8 +56,11 @@ class MSFFN(nn.Module):
         drop_rate: float,
         norm_cfg: dict,
         act_cfg: dict,
+        recompute: str,
     ) -> None:
         super().__init__()
+        self.hidden_channels = hidden_channels
+        self.recompute = recompute
         self.fc1 = nn.Sequential(
             nn.Conv2d(channels, hidden_channels, 1, bias=False),
             build_activation_layer(act_cfg),
@@ -74,6 +75,22 @@ class MSFFN(nn.Module):
         )
         self.drop = nn.Dropout(drop_rate)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)``, keeping the shape."""
+        hidden = x.size(0) * self.hidden_channels * x.size(2) * x.size(3)
+        if is_recomputed(x, hidden, self.recompute, self, self.fc1, self.fc2):
+            return self._forward_keeping_less(x)
+        x = self.dwconv(self.fc1(x))
+        x = self.norm(self.act(x))
+        return self.drop(self.fc2(self.drop(x)))
+
+    def _forward_keeping_less(self, x: Tensor) -> Tensor:
+        """The same, with two maps of hidden channels kept instead of six."""
+        x = self.fc1[0](x)
+        x = recompute(self._mix, x, module=self, random=False)
+        x = recompute(self._contract, x, module=self, random=self.drop.p > 0)
+        return self.drop(self.fc2[1](x))
+
     def _mix(self, x: Tensor) -> Tensor:
         """Activation and norm of fc1, then the depthwise convolutions."""
         return self.dwconv(self.fc1[2](self.fc1[1](x)))
@@ -81,17 +98,3 @@ class MSFFN(nn.Module):
     def _contract(self, x: Tensor) -> Tensor:
         """Activation and norm, then the convolution of fc2."""
         return self.fc2[0](self.drop(self.norm(self.act(x))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform ``(B, C, H, W)``, keeping the shape."""
-        x = self.fc1[0](x)
-        if worthwhile(x):
-            # Three maps of hidden channels each would be kept, the bulk of
-            # the memory of a block. One each is enough.
-            x = recompute(self._mix, x, module=self, random=False)
-            x = recompute(
-                self._contract, x, module=self, random=self.drop.p > 0
-            )
-        else:
-            x = self._contract(self._mix(x))
-        return self.drop(self.fc2[1](x))

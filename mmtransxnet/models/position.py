@@ -7,30 +7,24 @@ published dense-prediction results were trained and measured with it.
 
 Such a resize is separable: ``A T B^T``, with four non-zeros in each row of
 the sparse matrices A ``(Nq, Nq0)`` and B ``(Nk, Nk0)``. So a table for a large
-map never has to exist. ``T B^T`` is made once per stage; consecutive queries
-need a few consecutive rows of it, and attention works on one block of queries
-at a time, forward and backward.
+map never has to exist. ``T B^T`` is made once per stage; each query needs four
+rows of it, and attention works on one block of queries at a time, forward and
+backward.
 """
 
-import math
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-# Attention scores of one block, per CPU thread: half a MiB, which the second
-# level cache holds with what is computed from them. A GPU wants few launches.
-_CPU_BLOCK = 2**17
-_GPU_BLOCK = 2**26
-_MIN_ROWS = 64
+from mmtransxnet.models.bicubic import taps_cache
+from mmtransxnet.models.device import settings_of
 
-# Bicubic taps lie within four rows. Labels that repeat after eight tell apart
-# the rows around them even where rounding shifts the centre by one.
-_PERIOD = 8
+_MIN_ROWS = 64
 
 
 def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
@@ -52,7 +46,7 @@ def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
 
 
 def resize_as_far_as_small(table: Tensor, num_q: int, num_k: int) -> Tensor:
-    """Resize a table, but leave rows for more queries to :func:`attention`.
+    """Resize a table, but leave large ones to :func:`attention`.
 
     Args:
         table: Position table ``(1, heads, Nq0, Nk0)``.
@@ -60,10 +54,12 @@ def resize_as_far_as_small(table: Tensor, num_q: int, num_k: int) -> Tensor:
         num_k: Number of keys Nk.
 
     Returns:
-        Table ``(1, heads, min(Nq0, Nq), Nk)``.
+        Table ``(1, heads, Nq, Nk)``, or ``(1, heads, min(Nq0, Nq), Nk)``
+        where all of it would be larger than the device's settings allow.
     """
-    # Programs for other engines contain no operator of ours.
-    if not torch.compiler.is_exporting():
+    limit = settings_of(table).whole_table
+    size = table.size(1) * num_q * num_k * table.element_size()
+    if limit is not None and size > limit:
         num_q = min(num_q, table.size(-2))
     return resize_position_table(table, num_q, num_k)
 
@@ -85,11 +81,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """
     # PyTorch's fused attention wants the values of a token side by side.
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-    if torch.compiler.is_exporting():
-        return _plain(q, k, v, table)
-    if q.size(-2) == table.size(-2) and not _trains(q, k, v, table):
-        # A parameter as mask would make PyTorch keep all scores.
-        return _plain(q, k, v, table.detach())
+    if q.size(-2) == table.size(-2):
+        if not _trains(q, k, v, table):
+            # A parameter as mask would make PyTorch keep all scores.
+            return _plain(q, k, v, table.detach())
+        if settings_of(q).trains_with_mask:
+            return _plain(q, k, v, table)
     return torch.ops.mmtransxnet.position_attention(q, k, v, table[0])
 
 
@@ -103,90 +100,57 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
 
 
-class _Rows(NamedTuple):
-    """A block of queries and the resize of the table to it.
-
-    Attributes:
-        queries: Which queries.
-        source: Which rows of the table their bias is made of.
-        taps: Weights ``(queries, source)``; None where they are the same.
-    """
-
-    queries: slice
-    source: slice
-    taps: Tensor | None
-
-    def bias(self, table: Tensor) -> Tensor:
-        """Bias ``(heads, queries, Nk)`` of this block."""
-        rows = table[:, self.source].to(_compute_dtype(table))
-        return rows if self.taps is None else self.taps @ rows
-
-    def add_gradient(self, total: Tensor, gradient: Tensor) -> None:
-        """Add the gradient of the bias to that of the table."""
-        if self.taps is not None:
-            gradient = self.taps.T @ gradient
-        total[:, self.source] += gradient
-
-
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
     """Low precision is for storage; sums over keys need float32."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _blocks(q: Tensor, table: Tensor) -> Iterator[_Rows]:
-    """Blocks of queries whose scores fit into the cache."""
-    size = _GPU_BLOCK
+def _blocks(q: Tensor, table: Tensor) -> Iterator[slice]:
+    """Blocks of queries with as many scores as suits the device."""
+    size = settings_of(q).block_scores
     if q.device.type == 'cpu':
-        size = _CPU_BLOCK * torch.get_num_threads()
-    per_query = q.size(0) * q.size(1) * table.size(2)
-    rows = max(_MIN_ROWS, size // per_query)
-    num_q, num_rows = q.size(2), table.size(1)
-    if num_q == num_rows:
-        for start in range(0, num_q, rows):
-            same = slice(start, start + rows)
-            yield _Rows(same, same, None)
-    else:
-        yield from _resizing_blocks(
-            num_rows, num_q, rows, q.device, _compute_dtype(table)
-        )
+        size *= torch.get_num_threads()
+    rows = max(_MIN_ROWS, size // (q.size(0) * q.size(1) * table.size(2)))
+    for start in range(0, q.size(2), rows):
+        yield slice(start, min(start + rows, q.size(2)))
 
 
-# A few megabytes for a map of 800 x 1216 pixels.
-@lru_cache(maxsize=16)
-@torch.inference_mode(mode=False)
-def _resizing_blocks(
-    num_in: int,
-    num_out: int,
-    rows: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> list[_Rows]:
-    """Cut a bicubic resize of rows into blocks.
+class _Bias:
+    """The bias of all queries, made block by block.
 
-    The taps are what ``F.interpolate`` answers for an image whose rows are
-    labelled, so its rounding, which is different on each device, and its
-    treatment of the borders are ours too.
+    Args:
+        table: Table ``(heads, Nq0, Nk)``.
+        num_q: Number of queries.
     """
-    labels = torch.eye(_PERIOD, device=device, dtype=dtype)
-    labels = labels.repeat(math.ceil(num_in / _PERIOD), 1)[:num_in]
-    weights = F.interpolate(
-        labels[None, None], size=(num_out, _PERIOD), mode='bicubic'
-    )[0, 0]
-    positions = torch.arange(num_out, device=device, dtype=torch.float64)
-    centres = ((positions + 0.5) * num_in / num_out - 0.5).floor().long()
-    first = centres - _PERIOD // 2 + 1
-    blocks = []
-    for start in range(0, num_out, rows):
-        queries = slice(start, min(start + rows, num_out))
-        source = slice(
-            max(0, int(first[start])),
-            min(num_in, int(first[queries.stop - 1]) + _PERIOD),
-        )
-        row = torch.arange(source.start, source.stop, device=device)
-        near = (row - first[queries, None]) // _PERIOD == 0
-        taps = weights[queries][:, row % _PERIOD] * near
-        blocks.append(_Rows(queries, source, taps))
-    return blocks
+
+    def __init__(self, table: Tensor, num_q: int) -> None:
+        self.table = table.to(_compute_dtype(table))
+        self.taps = None
+        if table.size(1) != num_q:
+            self.taps = taps_cache.get(table.size(1), num_q, self.table)
+
+    def of(self, queries: slice) -> Tensor:
+        """Bias ``(heads, queries, Nk)``."""
+        if self.taps is None:
+            return self.table[:, queries]
+        return self.taps.bias(self.table, queries)
+
+    def add_gradient(
+        self, total: Tensor, gradient: Tensor, queries: slice
+    ) -> None:
+        """Add the gradient of the bias to that of the table."""
+        if self.taps is None:
+            total[:, queries] += gradient
+        else:
+            self.taps.add_gradient(total, gradient, queries)
+
+
+def _without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Compute in the types that tensors have."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def _empty_output(q: Tensor) -> Tensor:
@@ -201,9 +165,12 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     # PyTorch's fused attention refuses masks where gradients seem wanted.
     q, k, v, table = (t.detach() for t in (q, k, v, table))
     out = _empty_output(q)
-    for rows in _blocks(q, table):
-        block = q[:, :, rows.queries]
-        out[:, :, rows.queries] = _plain(block, k, v, rows.bias(table)[None])
+    with _without_autocast(q):
+        bias = _Bias(table, q.size(2))
+        for queries in _blocks(q, table):
+            out[:, :, queries] = _plain(
+                q[:, :, queries], k, v, bias.of(queries)[None]
+            )
     return out
 
 
@@ -214,6 +181,13 @@ def _attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and the table, from scores computed again."""
+    with _without_autocast(q):
+        return _gradients(*(t.detach() for t in (grad, q, k, v, table)))
+
+
+def _gradients(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = _compute_dtype(q)
     # Samples and heads alike are batches of matrix products.
     queries, keys, values, upstream = (
@@ -224,19 +198,20 @@ def _attention_backward(
     d_queries = queries.new_empty(queries.shape)
     d_scaled, d_values = (t.new_zeros(t.shape) for t in (keys, values))
     d_table = table.new_zeros(table.shape, dtype=_compute_dtype(table))
-    for rows in _blocks(q, table):
-        query, up = queries[:, rows.queries], upstream[:, rows.queries]
-        bias = rows.bias(table).repeat(q.size(0), 1, 1).to(dtype)
-        scores = torch.baddbmm(bias, query, scaled.mT)
+    bias = _Bias(table, q.size(2))
+    for block in _blocks(q, table):
+        query, up = queries[:, block], upstream[:, block]
+        repeated = bias.of(block).repeat(q.size(0), 1, 1).to(dtype)
+        scores = torch.baddbmm(repeated, query, scaled.mT)
         weights = scores.softmax(dim=-1)
         d_values.baddbmm_(weights.mT, up)
         d_scores = torch.ops.aten._softmax_backward_data(
             up @ values.mT, weights, -1, dtype
         )
-        d_queries[:, rows.queries] = d_scores @ scaled
+        d_queries[:, block] = d_scores @ scaled
         d_scaled.baddbmm_(d_scores.mT, query)
         d_bias = d_scores.unflatten(0, q.shape[:2]).sum(dim=0)
-        rows.add_gradient(d_table, d_bias)
+        bias.add_gradient(d_table, d_bias.to(d_table.dtype), block)
     d_keys = d_scaled * q.size(-1) ** -0.5
     return (
         d_queries.view_as(q).to(q.dtype),
@@ -270,7 +245,16 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(g if n else None for g, n in zip(grads, needed, strict=True))
 
 
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> Any:
+    raise RuntimeError(
+        'attention in blocks has no second derivative; compute with '
+        "PyTorch's own: within mmtransxnet.models.device.settings_for(device, "
+        'EXPORT) and torch.nn.attention.sdpa_kernel(SDPBackend.MATH)'
+    )
+
+
 _attention.register_autograd(_backward, setup_context=_save)
+_attention_backward.register_autograd(_no_second_derivative)
 
 
 @register_flop_formula(torch.ops.mmtransxnet.position_attention)

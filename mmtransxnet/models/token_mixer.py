@@ -12,13 +12,9 @@ from mmcv.cnn import ConvModule, build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmtransxnet.models.batch_norm import statistics_for
-from mmtransxnet.models.depthwise import (
-    DepthwiseConv2d,
-    add_depthwise_convs,
-    depthwise_conv2d,
-)
+from mmtransxnet.models.depthwise import DepthwiseConv2d, depthwise_conv2d
 from mmtransxnet.models.position import attention
-from mmtransxnet.models.recompute import recompute, worthwhile
+from mmtransxnet.models.recompute import is_recomputed, recompute
 
 
 class IDConv(nn.Module):
@@ -172,16 +168,13 @@ class OSRA(nn.Module):
                 ),
                 ScaleModule(channels, norm_cfg),
             )
-        self.local_conv: nn.Conv2d = DepthwiseConv2d(channels, 3)
+        # Lets neighbouring keys exchange information.
+        self.local_conv = DepthwiseConv2d(channels, 3, residual=True)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, heads * D, H, W)`` to ``(B, heads, H * W, D)``."""
         x = x.reshape(x.size(0), self.num_heads, -1, x.size(2) * x.size(3))
         return x.transpose(-1, -2)
-
-    def _refine(self, reduced: Tensor) -> Tensor:
-        """Exchange information between neighbouring keys."""
-        return add_depthwise_convs(reduced, [self.local_conv])
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Attend globally.
@@ -199,7 +192,7 @@ class OSRA(nn.Module):
         )
         with statistics_for(self.sr, x.size(0) * keys):
             reduced = self.sr(x)
-        k, v = self.kv(self._refine(reduced)).chunk(2, dim=1)
+        k, v = self.kv(self.local_conv(reduced)).chunk(2, dim=1)
         out = attention(
             self._heads(self.q(x)), self._heads(k), self._heads(v), table
         )
@@ -221,6 +214,7 @@ class DMixer(nn.Module):
         sr_ratio: Spatial reduction of OSRA.
         norm_cfg: Config of the batch norms.
         act_cfg: Config of the activations.
+        recompute: See :class:`~mmtransxnet.TransXNet`.
     """
 
     def __init__(
@@ -232,8 +226,10 @@ class DMixer(nn.Module):
         sr_ratio: int,
         norm_cfg: dict,
         act_cfg: dict,
+        recompute: str,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         half = channels // 2
         self.local_unit = IDConv(
             half, kernel_size, num_groups, norm_cfg, act_cfg
@@ -261,17 +257,16 @@ class DMixer(nn.Module):
             ),
             dim=1,
         )
-        return x + self._exchange(x)
+        if is_recomputed(x, x.numel(), self.recompute, self.proj, self.proj):
+            return x + self._exchange_keeping_less(x)
+        return x + self.proj(x)
+
+    def _exchange_keeping_less(self, x: Tensor) -> Tensor:
+        """Run ``proj`` with one map of C channels kept instead of three."""
+        x = self.proj[0](x)
+        x = recompute(self._squeeze, x, module=self.proj, random=False)
+        return self.proj[4:](x)
 
     def _squeeze(self, x: Tensor) -> Tensor:
         """Activation, norm and squeezing convolution of ``proj``."""
         return self.proj[1:4](x)
-
-    def _exchange(self, x: Tensor) -> Tensor:
-        """Run ``proj``; of large maps, keep fewer for the backward pass."""
-        x = self.proj[0](x)
-        if worthwhile(x):
-            x = recompute(self._squeeze, x, module=self.proj, random=False)
-        else:
-            x = self._squeeze(x)
-        return self.proj[4:](x)

@@ -23,17 +23,14 @@ from torch.utils.checkpoint import checkpoint
 from mmtransxnet.checkpoint import named
 from mmtransxnet.fit import drop_unused_norms, rename_classifier
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
-from mmtransxnet.models.batch_norm import statistics_for
-from mmtransxnet.models.depthwise import (
-    DepthwiseConv2d,
-    add_depthwise_convs,
-)
+from mmtransxnet.models.batch_norm import statistics_for, synchronised_norms
+from mmtransxnet.models.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.position import (
     resize_as_far_as_small,
     resize_position_table,
 )
-from mmtransxnet.models.recompute import recompute
+from mmtransxnet.models.recompute import MODES, recompute
 from mmtransxnet.models.token_mixer import DMixer, IDConv
 from mmtransxnet.weights import load_weights
 
@@ -118,6 +115,7 @@ class Block(nn.Module):
         conv_norm_cfg: Config of the batch norms beside convolutions.
         act_cfg: Config of the activations.
         with_cp: Whether to recompute the block in the backward pass.
+        recompute: See :class:`TransXNet`.
     """
 
     def __init__(
@@ -135,10 +133,11 @@ class Block(nn.Module):
         conv_norm_cfg: dict,
         act_cfg: dict,
         with_cp: bool,
+        recompute: str,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp
-        self.pos_embed = DepthwiseConv2d(channels, 7)
+        self.pos_embed = DepthwiseConv2d(channels, 7, residual=True)
         self.norm1 = build_norm_layer(norm_cfg, channels)[1]
         self.token_mixer = DMixer(
             channels,
@@ -148,17 +147,23 @@ class Block(nn.Module):
             sr_ratio,
             conv_norm_cfg,
             act_cfg,
+            recompute,
         )
         self.norm2 = build_norm_layer(norm_cfg, channels)[1]
         self.mlp = MSFFN(
-            channels, mlp_ratio * channels, drop_rate, conv_norm_cfg, act_cfg
+            channels,
+            mlp_ratio * channels,
+            drop_rate,
+            conv_norm_cfg,
+            act_cfg,
+            recompute,
         )
         self.drop_path = DropPath(drop_path_rate)
         self.layer_scale_1 = LayerScale(channels, layer_scale_init_value)
         self.layer_scale_2 = LayerScale(channels, layer_scale_init_value)
 
     def _transform(self, x: Tensor, table: Tensor) -> Tensor:
-        x = add_depthwise_convs(x, [self.pos_embed])
+        x = self.pos_embed(x)
         num_values = x.size(0) * x.size(2) * x.size(3)
         with statistics_for(self, num_values):
             mixed = self.token_mixer(self.norm1(x), table)
@@ -183,8 +188,9 @@ class Block(nn.Module):
             return recompute(self._transform, x, table, module=self)
         # A compiler recomputes values, not side effects, and knows no
         # contexts. But a single sample is normalised with running
-        # statistics, which have moved on when the backward pass reads them.
-        if x.size(0) == 1:
+        # statistics, which have moved on when the backward pass reads them;
+        # and norms that ask other processes must not ask twice.
+        if x.size(0) == 1 or synchronised_norms(self):
             return self._transform(x, table)
         return checkpoint(self._transform, x, table, use_reentrant=False)
 
@@ -213,6 +219,12 @@ class TransXNet(BaseModule):
         norm_eval: Whether batch norms stay in evaluation mode in training.
         with_cp: Whether to save memory by recomputing each block in the
             backward pass.
+        recompute: Whether to save memory by recomputing what is cheap, the
+            activations and the norms after them: ``'off'``, ``'on'``, or
+            ``'auto'``, where it pays on the device (on CPUs, for large
+            maps; elsewhere it has not been measured and is off). Norms that
+            ask other processes (SyncBN) are never computed again: where
+            they are, this is off, and ``with_cp`` keeps their outputs.
         drop_rate: Dropout rate inside MS-FFN.
         drop_path_rate: Stochastic depth rate of the last block; it grows
             linearly from 0.
@@ -240,6 +252,7 @@ class TransXNet(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
+        recompute: str = 'auto',
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-5,
@@ -255,6 +268,10 @@ class TransXNet(BaseModule):
         if image_size < MIN_SIZE:
             raise ValueError(
                 f'image_size={image_size} is below {MIN_SIZE} pixels'
+            )
+        if recompute not in MODES:
+            raise ValueError(
+                f'recompute={recompute!r} is none of {", ".join(MODES)}'
             )
         self.norm_eval = norm_eval
 
@@ -293,6 +310,7 @@ class TransXNet(BaseModule):
                     conv_norm_cfg,
                     act_cfg,
                     with_cp,
+                    recompute,
                 )
                 for _ in range(self.arch['layers'][stage])
             )
@@ -543,7 +561,11 @@ def _resized_table(table: Tensor, x: Tensor, reduction: int) -> Tensor:
     """Position table for a map ``(B, C, H, W)``, shared by its blocks."""
     height, width = x.shape[-2:]
     keys = math.ceil(height / reduction) * math.ceil(width / reduction)
-    return resize_as_far_as_small(table, height * width, keys)
+    resized = resize_as_far_as_small(table, height * width, keys)
+    # Always an operation: the table's gradient is complete at the same place
+    # of the backward pass for all sizes, or processes with images of
+    # different sizes would exchange gradients in different orders.
+    return resized.view_as(resized)
 
 
 def _norm_name(stage: int) -> str:

@@ -3,14 +3,25 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import (
+    assert_all_close,
+    fill_by_name,
+    make_input,
+    micro,
+    relative_error,
+)
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrize, prune
 
+from mmtransxnet import TransXNet
 from mmtransxnet.models import depthwise
 from mmtransxnet.models.depthwise import (
     DepthwiseConv2d,
     add_depthwise_convs,
     depthwise_conv2d,
 )
+from mmtransxnet.models.device import BY_DEVICE, PLAIN, settings_for
 
 
 def inputs(shape, kernel_size, dtype=torch.float64):
@@ -111,7 +122,13 @@ def test_module_is_a_convolution_by_name_and_state():
 
 # ----------------------------------------------- several sizes, and the input
 def convs(sizes, channels=2, dtype=torch.float64):
-    return nn.ModuleList(DepthwiseConv2d(channels, k) for k in sizes).to(dtype)
+    return nn.ModuleList(
+        DepthwiseConv2d(channels, k, residual=True) for k in sizes
+    ).to(dtype)
+
+
+def ours_added(x, convs):
+    return add_depthwise_convs(x, convs, [conv.in_channels for conv in convs])
 
 
 def added(x, convs):
@@ -132,9 +149,9 @@ def test_added_convolutions(sizes, layout, side):
     x = torch.randn(3, 2 * len(sizes), side, 6, dtype=torch.float64)
     x = x.to(memory_format=layout).requires_grad_()
     args = [x, *module.parameters()]
-    ours, expected = add_depthwise_convs(x, module), added(x, module)
+    ours, expected = ours_added(x, module), added(x, module)
     with torch.no_grad():
-        torch.testing.assert_close(add_depthwise_convs(x, module), expected)
+        torch.testing.assert_close(ours_added(x, module), expected)
     assert_same_with_gradients(ours, expected, args)
 
 
@@ -146,7 +163,7 @@ def test_added_convolutions_of_which_some_are_trained(trained):
         needed = [x.requires_grad_()]
     else:
         needed = list(module[trained].requires_grad_().parameters())
-    ours, expected = add_depthwise_convs(x, module), added(x, module)
+    ours, expected = ours_added(x, module), added(x, module)
     mine = torch.autograd.grad(ours.sum(), needed)
     theirs = torch.autograd.grad(expected.sum(), needed)
     torch.testing.assert_close(mine, theirs)
@@ -159,7 +176,7 @@ def test_added_convolutions_in_low_precision_keep_small_kernels():
     nn.init.zeros_(module[0].bias)
     x = torch.tensor([256.0, -256.0]).view(1, 2, 1, 1)
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
-        out = add_depthwise_convs(x, module)
+        out = ours_added(x, module)
     assert ((out - x) / x).max() > 5e-4
 
 
@@ -171,5 +188,114 @@ def test_added_convolutions_are_one(monkeypatch):
         F, 'conv2d', lambda *args, **kw: calls.append(1) or conv2d(*args, **kw)
     )
     image = torch.randn(1, 8, 5, 5)
-    add_depthwise_convs(image, convs([1, 3, 5, 7], dtype=torch.float32))
+    ours_added(image, convs([1, 3, 5, 7], dtype=torch.float32))
     assert len(calls) == 1
+
+
+# ------------------------------------------------- modules are called as such
+@pytest.mark.parametrize('sizes', [[7], [1, 3, 5, 7]], ids=str)
+def test_residual_module_equals_the_formula(sizes):
+    module = convs(sizes)
+    x = torch.randn(2, 2 * len(sizes), 6, 5, dtype=torch.float64)
+    parts = x.split(2, dim=1)
+    outs = [conv(part) for conv, part in zip(module, parts, strict=True)]
+    torch.testing.assert_close(torch.cat(outs, dim=1), added(x, module))
+
+
+def depthwise_names(model):
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, DepthwiseConv2d)
+    }
+
+
+@pytest.mark.parametrize('how', ['forward', 'pre', 'global'])
+@pytest.mark.parametrize('train', [False, True], ids=['eval', 'train'])
+def test_every_module_is_called(how, train):
+    """All that listen hear of every module, those of containers too."""
+    model = fill_by_name(TransXNet(micro(), 64)).train(train)
+    names = {module: name for name, module in model.named_modules()}
+    heard = set()
+    if how == 'global':
+        handles = [
+            register_module_forward_hook(
+                lambda module, *_: heard.add(names.get(module))
+            )
+        ]
+    else:
+        kind = 'register_forward_hook'
+        kind = kind if how == 'forward' else 'register_forward_pre_hook'
+        handles = [
+            getattr(module, kind)(lambda module, *_: heard.add(names[module]))
+            for module in names
+        ]
+    model(make_input(0, (2, 3, 64, 64)))
+    for handle in handles:
+        handle.remove()
+    # Lists of modules compute nothing themselves.
+    lists = {name for m, name in names.items() if isinstance(m, nn.ModuleList)}
+    lists |= {n for m, n in names.items() if isinstance(m, nn.ParameterList)}
+    assert set(names.values()) - heard == lists
+    assert depthwise_names(model) <= heard
+
+
+@pytest.mark.parametrize('hooked', [0, 1, 3])
+def test_values_with_hooks_are_the_same(hooked):
+    model = fill_by_name(TransXNet(micro(), 64)).eval()
+    image = make_input(0, (2, 3, 64, 64))
+    with torch.no_grad():
+        expected = model(image)
+    conv = model.network[0][0].mlp.dwconv.proj[hooked]
+    seen = []
+    conv.register_forward_hook(lambda _, args, out: seen.append((args, out)))
+    with torch.no_grad():
+        assert_all_close(model(image), expected, 1e-5, 'hooked')
+    ((args, out),) = seen
+    torch.testing.assert_close(
+        out, args[0] + plain(args[0], conv.weight, conv.bias)
+    )
+
+
+@pytest.mark.parametrize('name', ['pos_embed', 'mlp.dwconv.proj.2'])
+@pytest.mark.parametrize('change', ['prune', 'parametrize', 'replace'])
+def test_changed_weights_are_seen(name, change):
+    """In what is trained and what is not, as without the fast paths."""
+    image = make_input(0, (2, 3, 64, 64))
+
+    def outs(settings):
+        model = fill_by_name(TransXNet(micro(), 64)).eval()
+        block = model.network[0][0]
+        conv = block.get_submodule(name)
+        before = model(image)
+        if change == 'prune':
+            prune.ln_structured(conv, 'weight', 0.5, n=1, dim=0)
+        elif change == 'parametrize':
+            parametrize.register_parametrization(conv, 'weight', Halved())
+        else:
+            parent, _, child = name.rpartition('.')
+            setattr(block.get_submodule(parent), child, Doubled(conv))
+        with settings_for('cpu', settings):
+            after = model(image)
+        return before, after
+
+    before, fast = outs(BY_DEVICE['cpu'])
+    _, slow = outs(PLAIN)
+    assert_all_close(fast, slow, 1e-5, change)
+    assert relative_error(fast[0], before[0]) > 1e-3
+
+
+class Halved(nn.Module):
+    def forward(self, weight):
+        return weight / 2
+
+
+class Doubled(nn.Module):
+    """What adapters do: another module in the place of a convolution."""
+
+    def __init__(self, conv):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x):
+        return 2 * self.conv(x)

@@ -1,6 +1,7 @@
 """Attention in blocks equals attention with the whole resized table."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtransxnet import TransXNet
-from mmtransxnet.models import position
+from mmtransxnet.models import bicubic, position
+from mmtransxnet.models.device import (
+    BY_DEVICE,
+    EXPORT,
+    PLAIN,
+    settings_for,
+)
 from mmtransxnet.models.position import attention, resize_as_far_as_small
 
 # Nq0, Nk0 -> Nq, Nk: rows or columns more, fewer, equal; few rows at all.
@@ -28,11 +35,24 @@ SIZES = [
 ]
 
 
-@pytest.fixture(params=[64, 2**17], ids=['many blocks', 'few blocks'])
+# Where nothing was measured, but with tables too large to be kept.
+PLAIN_IN_BLOCKS = replace(PLAIN, whole_table=0)
+
+
+@pytest.fixture(
+    params=[
+        replace(BY_DEVICE['cpu'], block_scores=64),
+        BY_DEVICE['cpu'],
+        PLAIN,
+        replace(PLAIN_IN_BLOCKS, block_scores=64),
+    ],
+    ids=['many blocks', 'few blocks', 'plain', 'plain in blocks'],
+)
 def blocks(request, monkeypatch):
     """Small maps are one block otherwise, and nothing would be tested."""
-    monkeypatch.setattr(position, '_CPU_BLOCK', request.param)
     monkeypatch.setattr(position, '_MIN_ROWS', 7)
+    with settings_for('cpu', request.param):
+        yield
 
 
 def inputs(num_q, num_k, table, dtype=torch.float64, batch=2, heads=2, dim=4):
@@ -175,11 +195,11 @@ def test_nothing_as_large_as_the_resized_table_is_made():
 def calls(monkeypatch):
     """How often attention worked on one block."""
     found = []
-    bias = position._Rows.bias
+    bias = position._Bias.of
     monkeypatch.setattr(
-        position._Rows,
-        'bias',
-        lambda self, table: found.append(1) or bias(self, table),
+        position._Bias,
+        'of',
+        lambda self, queries: found.append(1) or bias(self, queries),
     )
     return found
 
@@ -193,26 +213,124 @@ def test_small_maps_in_inference_use_one_fused_call(calls):
     assert calls
 
 
-def test_blocks_are_kept_per_size(calls):
-    """Their taps cost more than a block, and each stage wants its own."""
-    position._resizing_blocks.cache_clear()
+@pytest.fixture
+def cache(monkeypatch):
+    """An empty cache, and how often taps were made."""
+    made = []
+    make = bicubic.make_taps
+    monkeypatch.setattr(position, 'taps_cache', bicubic.TapsCache())
+    monkeypatch.setattr(
+        bicubic, 'make_taps', lambda *args: made.append(args) or make(*args)
+    )
+    return made
+
+
+def test_taps_are_made_once_per_size(cache):
     model = fill_by_name(TransXNet(micro(), 32)).eval()
     for _ in range(2):
         with torch.no_grad():
             model(make_input(0, (1, 3, 96, 64)))
-    info = position._resizing_blocks.cache_info()
-    assert calls
-    assert info.misses <= 4
-    assert info.hits >= info.misses
+    assert 1 <= len(cache) <= 4
 
 
-def test_taps_from_inference_mode_serve_training():
-    position._resizing_blocks.cache_clear()
+def test_taps_that_are_kept_have_a_bound_in_bytes(cache, monkeypatch):
+    like = torch.zeros(())
+    one = position.taps_cache.get(9, 100, like)
+    size = position.taps_cache.nbytes()
+    assert size == 100 * 4 * (4 + 8)
+    monkeypatch.setattr(bicubic, '_CACHE_BYTES', 2 * size)
+    for num_q in (99, 98, 97, 10_000):
+        taps = position.taps_cache.get(9, num_q, like)
+        assert taps.weights.shape == (num_q, 4)
+        assert position.taps_cache.nbytes() <= 2 * size
+    assert torch.equal(position.taps_cache.get(9, 100, like).rows, one.rows)
+    assert len(cache) == 6
+
+
+def test_taps_from_inference_mode_serve_training(cache):
     args = inputs(50, 6, (20, 4))
     with torch.inference_mode():
         ours(*[a.detach() for a in args])
     ours(*args).sum().backward()
+    assert len(cache) == 1
     assert args[3].grad.isfinite().all()
+
+
+# ------------------------------------------- what no machine here can measure
+IMAGES = {'224': (224, 224), '512': (512, 512), '800': (800, 1216)}
+IMAGES['1600'] = (1600, 2432)
+# Heads, channels of a head, stride and reduction of the stages of T.
+STAGES = [(1, 24, 4, 8), (2, 24, 8, 4), (4, 28, 16, 2), (8, 28, 32, 1)]
+
+
+class _Cost(_Largest):
+    """FLOPs, the largest tensor, and what looks at values or is exact."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        assert 'local_scalar' not in func.name(), 'waits for the device'
+        for value in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(value, torch.Tensor):
+                assert value.dtype != torch.float64, func.name()
+        return out
+
+
+COSTS = [(image, PLAIN) for image in IMAGES]
+COSTS += [(image, PLAIN_IN_BLOCKS) for image in IMAGES]
+# Hundreds of blocks more would all be the same.
+COSTS += [(image, BY_DEVICE['cpu']) for image in ('224', '512')]
+
+
+@pytest.mark.parametrize(('image', 'settings'), COSTS)
+@pytest.mark.parametrize('stage', range(4))
+def test_operator_costs_what_the_formula_costs(image, stage, settings):
+    """Inside the operator, without a device: meta tensors have no values."""
+    heads, dim, stride, reduction = STAGES[stage]
+    height, width = IMAGES[image]
+    num_q = -(-height // stride) * -(-width // stride)
+    num_k = -(-height // stride // reduction) * -(
+        -width // stride // reduction
+    )
+    num_q0, num_k0 = (224 // stride) ** 2, 49
+    batch = 2
+    with torch.device('meta'):
+        args = [
+            torch.empty(batch, heads, n, dim, requires_grad=True)
+            for n in (num_q, num_k, num_k)
+        ]
+        table = torch.empty(1, heads, num_q0, num_k0, requires_grad=True)
+    scores = batch * heads * num_q * num_k
+    with settings_for('meta', settings), _Cost() as cost:
+        small = resize_as_far_as_small(table, num_q, num_k)
+        with FlopCounterMode(display=False) as forward:
+            if small.size(2) == num_q and settings.trains_with_mask:
+                out = attention(*args, small)
+                out.sum().backward()
+            else:
+                out = position._attention._init_fn(*args, small[0])
+                position._attention_backward._init_fn(out, *args, small[0])
+    assert 0 < forward.get_total_flops() <= 1.2 * 12 * scores * dim
+    if small.size(2) != num_q:
+        block = max(
+            settings.block_scores * torch.get_num_threads(), 64 * num_k
+        )
+        largest = max(
+            block * 1.01,
+            *(t.numel() for t in args),
+            small.numel(),
+            64 * batch * heads * num_k,
+        )
+        assert cost.numel <= largest
+
+
+def test_large_tables_are_not_made_where_nothing_was_measured():
+    with torch.device('meta'):
+        table = torch.empty(1, 1, 3136, 49)
+    whole = resize_as_far_as_small(table, 60800, 950)
+    assert whole.shape[-2:] == (60800, 950)
+    assert whole.nbytes < PLAIN.whole_table
+    parts = resize_as_far_as_small(table, 243200, 3800)
+    assert parts.shape[-2:] == (3136, 3800)
 
 
 def test_flops_are_counted():
@@ -226,3 +344,54 @@ def test_a_used_model_can_be_copied():
     model = fill_by_name(TransXNet(micro(), 32))
     model(make_input(0, (1, 3, 64, 64)))[0].sum().backward()
     copy.deepcopy(model)
+
+
+def test_bias_under_autocast_is_as_exact_as_without():
+    """The operator computes it in float32; only the mask is rounded."""
+    q, k, v, table = (t.float().detach() for t in inputs(50, 6, (20, 6)))
+    table = 100 + table  # what low precision would round to whole numbers
+    low = [t.bfloat16() for t in (q, k, v)]
+    found = []
+    bias = position._Bias.of
+
+    def spy(self, queries):
+        found.append(bias(self, queries))
+        return found[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(position._Bias, 'of', spy)
+        with torch.autocast('cpu', torch.bfloat16):
+            attention(*low, table.requires_grad_()).sum().backward()
+    exact = F.interpolate(table, (50, 6), mode='bicubic')[0]
+    assert len(found) == 2
+    for made in found:
+        assert made.dtype == torch.float32
+        assert_close(made, exact, 1e-6, 'bias')
+
+
+def test_second_derivative_is_refused_with_a_remedy():
+    args = inputs(50, 6, (20, 6))
+    (first,) = torch.autograd.grad(
+        ours(*args).square().sum(), args[0], create_graph=True
+    )
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        first.sum().backward()
+
+
+def test_the_remedy_has_a_second_derivative():
+    args = inputs(9, 5, (9, 5), batch=1)
+    math = torch.nn.attention.SDPBackend.MATH
+    with settings_for('cpu', EXPORT), torch.nn.attention.sdpa_kernel(math):
+        assert torch.autograd.gradgradcheck(ours, args)
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+def test_a_traced_network_contains_no_operator_of_ours():
+    model = fill_by_name(TransXNet(micro(), 32)).eval()
+    image = make_input(0, (1, 3, 64, 64))
+    traced = torch.jit.trace(model, image, check_trace=False)
+    assert 'mmtransxnet::' not in str(traced.inlined_graph)
+    with torch.no_grad():
+        pairs = zip(traced(image), model(image), strict=True)
+        for mine, expected in pairs:
+            assert_close(mine, expected, 1e-5, 'traced')

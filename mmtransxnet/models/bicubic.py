@@ -1,0 +1,167 @@
+"""A bicubic resize of the rows of a matrix, row by row.
+
+Each row of the result is a weighted sum of four rows, so any part of it can
+be made alone, and its gradient given back.
+"""
+
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Rows that each row is made of.
+_TAPS = 4
+
+# Labels that repeat after eight tell apart the rows around the four even
+# where rounding shifts the centre by one.
+_PERIOD = 8
+
+_CACHE_BYTES = 32 * 2**20
+"""Size of all taps that are kept for the next call, in bytes."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The sparse matrix A of a resize of rows: ``(A T)[i] = sum_t w T[r]``.
+
+    Attributes:
+        weights: Weights w ``(Nq, 4)``.
+        rows: Rows r of the table ``(Nq, 4)``.
+        num_rows: Number of rows Nq0 of the table.
+    """
+
+    weights: Tensor
+    rows: Tensor
+    num_rows: int
+
+    def bias(self, table: Tensor, queries: slice) -> Tensor:
+        """Rows ``(heads, queries, Nk)`` of the resized table.
+
+        Args:
+            table: Table ``(heads, Nq0, Nk)``.
+            queries: Which of its rows.
+        """
+        heads, _, num_k = table.shape
+        rows = self._of_heads(self.rows[queries], heads, self.num_rows)
+        weights = self.weights[queries].repeat(heads, 1)
+        # Sums of weighted rows are what PyTorch calls a bag.
+        bags = F.embedding_bag(
+            rows.view(-1, _TAPS),
+            table.reshape(-1, num_k),
+            per_sample_weights=weights,
+            mode='sum',
+        )
+        return bags.view(heads, -1, num_k)
+
+    def add_gradient(
+        self, total: Tensor, gradient: Tensor, queries: slice
+    ) -> None:
+        """Add the gradient of the bias to that of the table.
+
+        Each row of the table is the bag of the queries that it is for: no
+        two threads add to the same place, and the order is always the same.
+
+        Args:
+            total: Gradient of the table ``(heads, Nq0, Nk)``, added to.
+            gradient: Gradient of the bias ``(heads, queries, Nk)``.
+            queries: Which queries.
+        """
+        heads, count, num_k = gradient.shape
+        source = self._source(queries)
+        rows, order = self.rows[queries].flatten().sort(stable=True)
+        wanted = torch.arange(source.start, source.stop, device=rows.device)
+        first = torch.searchsorted(rows, wanted)
+        bags = F.embedding_bag(
+            self._of_heads(order // _TAPS, heads, count).flatten(),
+            gradient.reshape(-1, num_k),
+            self._of_heads(first, heads, rows.numel()).flatten(),
+            per_sample_weights=self.weights[queries]
+            .flatten()[order]
+            .repeat(heads),
+            mode='sum',
+        )
+        total[:, source] += bags.view(heads, -1, num_k)
+
+    def _source(self, queries: slice) -> slice:
+        """A range with all rows of the table that some queries need.
+
+        From the formula of the resize, so that no device is asked.
+        """
+        num_q, near = self.rows.size(0), _PERIOD // 2
+        first, last = (
+            ((2 * i + 1) * self.num_rows - num_q) // (2 * num_q)
+            for i in (queries.start, queries.stop - 1)
+        )
+        return slice(max(0, first - near), min(self.num_rows, last + near + 1))
+
+    @staticmethod
+    def _of_heads(numbers: Tensor, heads: int, step: int) -> Tensor:
+        """Numbers of the same rows of all heads, one head after another."""
+        head = torch.arange(heads, device=numbers.device) * step
+        return head.view(-1, *[1] * numbers.dim()) + numbers
+
+
+class TapsCache:
+    """The taps of the sizes that were used last.
+
+    A map of 800 x 1216 pixels has 4 MB of them in all its stages.
+    """
+
+    def __init__(self) -> None:
+        self._taps: OrderedDict[Any, Taps] = OrderedDict()
+        # Backward passes of several devices run in threads of their own.
+        self._lock = threading.Lock()
+
+    def get(self, num_in: int, num_out: int, like: Tensor) -> Taps:
+        """Taps of a resize from ``num_in`` to ``num_out`` rows."""
+        # A tensor that a tracer or a simulation made is no value.
+        if type(like) is not Tensor or like.device.type == 'meta':
+            return make_taps(num_in, num_out, like)
+        key = num_in, num_out, like.device, like.dtype
+        with self._lock:
+            taps = self._taps.pop(key, None)
+            if taps is None:
+                taps = make_taps(num_in, num_out, like)
+            self._taps[key] = taps
+            while self.nbytes() > _CACHE_BYTES:
+                self._taps.popitem(last=False)
+        return taps
+
+    def nbytes(self) -> int:
+        """Size of what is kept, in bytes."""
+        return sum(
+            taps.weights.nbytes + taps.rows.nbytes
+            for taps in self._taps.values()
+        )
+
+
+taps_cache = TapsCache()
+
+
+@torch.inference_mode(mode=False)
+def make_taps(num_in: int, num_out: int, like: Tensor) -> Taps:
+    """The taps of a bicubic resize of rows, on a tensor's device.
+
+    They are what ``F.interpolate`` answers for an image whose rows are
+    labelled, so its rounding, which is different on each device, and its
+    treatment of the borders are ours too.
+    """
+    device = like.device
+    labels = torch.eye(_PERIOD, device=device, dtype=like.dtype)
+    labels = labels.repeat(math.ceil(num_in / _PERIOD), 1)[:num_in]
+    weights = F.interpolate(
+        labels[None, None], size=(num_out, _PERIOD), mode='bicubic'
+    )[0, 0]
+    # The largest are the taps; the others are zero.
+    label = weights.abs().topk(_TAPS).indices
+    query = torch.arange(num_out, device=device)[:, None]
+    centre = ((2 * query + 1) * num_in - num_out) // (2 * num_out)
+    first = centre - _PERIOD // 2 + 1
+    rows = first + (label - first) % _PERIOD
+    # Beyond the borders, only zeros have labels.
+    return Taps(weights.gather(1, label), rows.clamp(0, num_in - 1), num_in)
