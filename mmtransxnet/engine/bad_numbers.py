@@ -8,6 +8,7 @@ import functools
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,37 @@ from torch import Tensor, nn
 
 from mmtransxnet.checkpoint import named
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.on_device import (
+    Snapshot,
+    are_not_finite,
+    is_scaled,
+    step_unless,
+)
 from mmtransxnet.engine.plain import to_plain
 from mmtransxnet.engine.rng import random_states
+from mmtransxnet.engine.step_flags import flags_of
 
 FORMAT = 'mmtransxnet bad numbers 1'
 """What the files say of themselves."""
 
 _POLICIES = ('error', 'skip')
+
+
+@dataclass
+class Iteration:
+    """What an iteration started from, and its losses.
+
+    Attributes:
+        number: Its number from 1; 0 for none.
+        batch: What the loader gave.
+        states: States of all random numbers before it.
+        losses: What the model returned.
+    """
+
+    number: int = 0
+    batch: Any = None
+    states: dict[str, Any] = field(default_factory=dict)
+    losses: Any = None
 
 
 @HOOKS.register_module()
@@ -47,8 +72,15 @@ class BadNumbersHook(Hook):
     statistics of batch norms) as before. With ``accumulative_counts`` the
     whole step is skipped, that is, the good batches of it are lost too.
 
-    Infinite gradients under float16's loss scaling are not looked at while
-    the scale is above 1: the scaler skips these steps and lowers the scale.
+    No host waits for a GPU in a step that is well. There, the GPU decides:
+    it restores the buffers, and the optimizer leaves all as it is if it is
+    one that can (``fused=True``); others get gradients of zero, so that
+    weight decay and momentum go on. The host learns of it in the next
+    iteration, and then stops or counts.
+
+    Under float16's loss scaling, gradients are the scaler's, which skips
+    steps with infinite ones and lowers the scale; they are looked at when it
+    has come down to 1. A loss that is not finite is no matter of scale.
 
     Args:
         policy: ``'error'`` stops the run, ``'skip'`` skips the step.
@@ -71,30 +103,34 @@ class BadNumbersHook(Hook):
         self.limit = limit
         self.skipped = 0
         self._skip = False
-        self._batch: Any = None
-        self._losses: Any = None
-        self._states: dict[str, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Come between the backward pass and the step."""
         model = runner.model
+        self._flags = flags_of(runner)
         self._inner = model.module if is_model_wrapper(model) else model
         self._handle = self._inner.register_forward_hook(self._keep_losses)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._buffers = list(model.buffers())
-        self._copies = [buffer.clone() for buffer in self._buffers]
+        self._buffers = Snapshot(list(model.buffers()))
+        self._now = self._before = Iteration()
+        # Whether a batch of the step that is being accumulated is bad.
+        self._bad: Tensor | None = None
         wrapper: Any = runner.optim_wrapper
         self._backward, self._step = wrapper.backward, wrapper.step
         wrapper.backward = torch.compiler.disable(
             functools.partial(self._checked_backward, runner)
         )
         # Schedulers look for marks of theirs on the step.
-        step = functools.partial(self._checked_step)
+        step = functools.partial(self._checked_step, runner)
         functools.update_wrapper(step, wrapper.step)
         wrapper.step = torch.compiler.disable(step)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the optimizer wrapper as it was."""
+        """Look at the last step, and leave the optimizer wrapper alone."""
+        if self._flags.lag:
+            self._before = self._now
+            self._flags.finish()
+            self._act_if_bad(runner)
         self._handle.remove()
         wrapper: Any = runner.optim_wrapper
         wrapper.backward, wrapper.step = self._backward, self._step
@@ -103,52 +139,63 @@ class BadNumbersHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Keep what the iteration starts from."""
-        self._batch = data_batch
-        self._states = random_states()
-        if self._buffers:
-            torch._foreach_copy_(self._copies, self._buffers)
+        self._before = self._now
+        self._now = Iteration(runner.iter + 1, data_batch, random_states())
+        self._buffers.take()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
-        """Let go of the batch."""
-        self._batch = self._losses = None
+        """Let go of the batch, once the host knows of it."""
+        if not self._flags.lag:
+            self._now = Iteration()
 
     def _keep_losses(self, model: nn.Module, _: Any, output: Any) -> None:
         if model.training and isinstance(output, Mapping):
-            self._losses = output
+            self._now.losses = output
 
     def _checked_backward(
         self, runner: Runner, loss: Tensor, **kwargs: Any
     ) -> None:
         self._backward(loss, **kwargs)
-        bad_loss, suspect = _anywhere(_suspects(loss, self._parameters))
-        if not (bad_loss or suspect):
-            return
-        if not bad_loss and _is_scaled(runner.optim_wrapper):
-            return
-        names = _bad_gradients(runner.model)
-        if bad_loss or any(_anywhere(loss.new_tensor([bool(names)]))):
-            value = loss.item()
-            blamed = not math.isfinite(value) or not bad_loss
-            self._act(runner, value, names, blamed)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        suspect = are_not_finite(gradients, loss)
+        if is_scaled(runner.optim_wrapper):
+            suspect = suspect & (runner.optim_wrapper.loss_scaler._scale <= 1)
+        bad = self._flags.exchange(runner.iter, loss, suspect)
+        if self._flags.lag:
+            self._buffers.restore_where(bad)
+            self._bad = bad if self._bad is None else self._bad.maximum(bad)
+        else:
+            self._before = self._now
+        self._act_if_bad(runner)
 
-    def _checked_step(self, **kwargs: Any) -> None:
-        if not self._skip:
-            self._step(**kwargs)
-        self._skip = False
+    def _checked_step(self, runner: Runner, **kwargs: Any) -> None:
+        if self._skip:
+            self._skip = False
+            return
+        if self._bad is None or is_scaled(runner.optim_wrapper):
+            self._step(**kwargs)  # the scaler looks for itself
+        else:
+            with step_unless(
+                self._bad, runner.optim_wrapper.optimizer, self._parameters
+            ):
+                self._step(**kwargs)
+        self._bad = None
 
     @torch.no_grad()
-    def _act(
-        self, runner: Runner, loss: float, names: list[str], blamed: bool
-    ) -> None:
+    def _act_if_bad(self, runner: Runner) -> None:
         """Stop, or see to it that the step has not been."""
-        if self._buffers:
-            torch._foreach_copy_(self._buffers, self._copies)
+        known, told_late = self._flags.known, bool(self._flags.lag)
+        if known is None or not known.bad or self._before.number == 0:
+            return
+        names = [] if told_late else _bad_gradients(runner.model)
+        self._buffers.restore()
         stop = self.policy == 'error' or self.skipped >= self.limit
-        told = f'iteration {runner.iter + 1}: '
-        told += self._describe(loss, names, blamed)
+        blamed = not math.isfinite(known.loss) or not known.bad_loss
+        told = f'iteration {self._before.number}: '
+        told += self._describe(known.loss, names, blamed)
         if stop or not self.skipped:
             if blamed:
-                told += self._save(runner, loss, names)
+                told += self._save(runner, known.loss, names)
             if dist.is_initialized():
                 # Who is first to exit must not end those that still write.
                 dist.barrier()
@@ -161,13 +208,16 @@ class BadNumbersHook(Hook):
             'current',
             logging.WARNING,
         )
-        self._skip = True
-        # What is accumulated after it would be counted again.
-        runner.optim_wrapper.zero_grad()
+        if not told_late:
+            self._skip = True
+            # What is accumulated after it would be counted again.
+            runner.optim_wrapper.zero_grad()
 
     def _describe(self, loss: float, names: list[str], blamed: bool) -> str:
         """What is bad, in a line."""
         told = f'the loss is {loss}'
+        if math.isfinite(loss) and blamed and not names:
+            told += ', gradients are not finite'
         parts = self._loss_values()
         if len(parts) > 1:
             values = ', '.join(f'{k}={v:.4g}' for k, v in parts.items())
@@ -180,9 +230,9 @@ class BadNumbersHook(Hook):
 
     def _loss_values(self) -> dict[str, float]:
         """Losses of the iteration by name, the parts of the whole."""
-        if self._losses is None:
+        if self._before.losses is None:
             return {}
-        values = self._inner.parse_losses(self._losses)[1]
+        values = self._inner.parse_losses(self._before.losses)[1]
         return {name: value.item() for name, value in values.items()}
 
     def _remedy(self) -> str:
@@ -200,23 +250,24 @@ class BadNumbersHook(Hook):
     def _save(self, runner: Runner, loss: float, names: list[str]) -> str:
         """Write the iteration to a file; returns what to tell of it."""
         rank = dist.get_rank() if dist.is_initialized() else 0
-        file = f'bad_numbers_iter_{runner.iter + 1}_rank{rank}.pth'
+        number = self._before.number
+        file = f'bad_numbers_iter_{number}_rank{rank}.pth'
         path = Path(runner.work_dir, file)
         left_out: list[str] = []
         content = dict(
             format=FORMAT,
-            iteration=runner.iter + 1,
+            iteration=number,
             rank=rank,
             loss=loss,
             losses=self._loss_values(),
             parameters=names,
-            batch=to_plain(self._batch, left_out, 'batch'),
+            batch=to_plain(self._before.batch, left_out, 'batch'),
             config=to_plain(runner.cfg.to_dict(), left_out, 'config'),
             # Not gathered from its shards: others may not be here to help.
             weights=to_plain(self._inner.state_dict(), left_out)
             if not hasattr(runner, 'strategy')
             else None,
-            states=to_plain(self._states, left_out),
+            states=to_plain(self._before.states, left_out),
             precision=_precision_of(runner.optim_wrapper),
             left_out=left_out,
         )
@@ -227,36 +278,6 @@ class BadNumbersHook(Hook):
             return f'; the batch could not be saved: {error}'
         lost = f' without {named(left_out)}' if left_out else ''
         return f'; the batch and the weights before it are in {path}{lost}'
-
-
-def _suspects(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Whether the loss is, and whether a gradient may be, not finite.
-
-    The norm of all gradients is ten times faster than looking at each
-    number, but its squares overflow where the numbers do not yet.
-
-    Returns:
-        Two numbers, 1 for yes, on the device of the loss.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    both = torch.stack([loss.detach().float(), norm.to(loss).float()])
-    return (~both.isfinite()).float()
-
-
-def _anywhere(flags: Tensor) -> list[bool]:
-    """Whether flags are set in any of the processes."""
-    if dist.is_initialized():
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return [bool(flag) for flag in flags.tolist()]
-
-
-def _is_scaled(wrapper: Any) -> bool:
-    """Whether infinite gradients may come from loss scaling alone."""
-    scaler = getattr(wrapper, 'loss_scaler', None)
-    return (
-        scaler is not None and scaler.is_enabled() and scaler.get_scale() > 1
-    )
 
 
 def _bad_gradients(model: nn.Module) -> list[str]:

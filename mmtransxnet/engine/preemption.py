@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -14,6 +13,7 @@ from mmengine.runner import Runner
 
 from mmtransxnet.engine.checkpoints import SafeCheckpointHook
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.step_flags import flags_of
 
 STATUS = 75
 """Exit status of a run that was told to stop: EX_TEMPFAIL of sysexits.h."""
@@ -35,12 +35,8 @@ class PreemptionHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Listen from now on."""
-        self._told = 0
+        self._flags: Any = flags_of(runner)
         self._saving = _checkpoint_hook(runner)
-        self._group: Any = None
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            # On CPUs: a question to GPUs would wait for their work.
-            self._group = dist.new_group(backend='gloo')
         self._listener = os.getpid()
         self._before = {one: signal.signal(one, self._hear) for one in SIGNALS}
 
@@ -52,15 +48,15 @@ class PreemptionHook(Hook):
         outputs: Mapping | None = None,
     ) -> None:
         """Save and exit, if this or another process was told to."""
-        if not self._anyone_told() or not _is_step_complete(runner):
+        if not self._flags.is_stopping(runner.iter):
+            return
+        if not _is_step_complete(runner):
             return
         self._saving.save_interrupted(runner)
-        if self._group is not None:
+        if dist.is_initialized():
             # A launcher stops all when the first has ended: not before the
             # file is safe.
-            dist.barrier(group=self._group)
-            # Python's signal module goes on referring to this hook.
-            self._group = None
+            dist.barrier()
         runner.logger.warning(
             f'Interrupted: saved after iteration {runner.iter + 1}; go on '
             f'with --resume. Exit status {STATUS}'
@@ -75,14 +71,7 @@ class PreemptionHook(Hook):
     def _hear(self, number: int, frame: Any) -> None:
         # Processes that load data have inherited this.
         if os.getpid() == self._listener:
-            self._told = 1
-
-    def _anyone_told(self) -> bool:
-        if self._group is None:
-            return bool(self._told)
-        told = torch.tensor(self._told)
-        dist.all_reduce(told, dist.ReduceOp.MAX, group=self._group)
-        return bool(told)
+            self._flags.stop = True
 
 
 def _checkpoint_hook(runner: Runner) -> SafeCheckpointHook:
