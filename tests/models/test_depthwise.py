@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize, prune
 
 from mmtransxnet import TransXNet
+from mmtransxnet.engine.replay import _Watch
 from mmtransxnet.models import depthwise
 from mmtransxnet.models.depthwise import (
     DepthwiseConv2d,
@@ -283,6 +284,20 @@ def test_changed_weights_are_seen(name, change):
     _, slow = outs(PLAIN)
     assert_all_close(fast, slow, 1e-5, change)
     assert relative_error(fast[0], before[0]) > 1e-3
+
+
+@pytest.mark.parametrize('name', ['pos_embed', 'mlp.dwconv.proj.1'])
+def test_a_replay_names_a_depthwise_convolution(name):
+    """Its watch hears of the module that gave the first NaN."""
+    model = fill_by_name(TransXNet(micro(), 64)).train()
+    conv = model.network[0][0].get_submodule(name)
+    with torch.no_grad():
+        conv.weight[0, 0, 1, 1] = float('nan')
+    watch = _Watch(model)
+    model(make_input(0, (2, 3, 64, 64)))
+    watch.remove()
+    assert watch.culprit.name == f'network.0.0.{name}'
+    assert not watch.culprit.given
 
 
 class Halved(nn.Module):
