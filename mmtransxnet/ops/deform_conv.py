@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .common import kernels, upcast
 
+_OUTSIDE = 1e6  # pixels, beyond any image
+
 
 @torch.no_grad()
 def deform_conv_forward(
@@ -379,6 +381,9 @@ def _operands(
         mask = input.new_zeros(input.size(0), 1)
     if bias is None:
         bias = input.new_zeros(weight.size(0))
+    # torchvision would read at whatever place a NaN is as an integer. mmcv
+    # finds it neither inside nor outside, and its sample is zero.
+    offset = upcast(offset).nan_to_num(_OUTSIDE, _OUTSIDE, -_OUTSIDE)
     return [upcast(t) for t in (input, weight, offset, mask, bias)]
 
 

@@ -202,6 +202,32 @@ def test_dtypes(device, dtype, tolerance, modulated):
         torch.testing.assert_close(low.double(), high, **close)
 
 
+@pytest.mark.parametrize('modulated', [False, True])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_offsets_that_are_not_finite(device, value, modulated):
+    """A sample without a place is zero; torchvision's kernel crashed."""
+    geometry = GEOMETRIES[0]
+    maps = operands(geometry, device)
+    maps[1][0, 3, 1, 2] = value
+    far = [t.clone() for t in maps]
+    far[1][0, 3, 1, 2] = -50  # pixels
+    results = []
+    for group in (maps, far):
+        input, offset, mask, weight, bias = (t.requires_grad_() for t in group)
+        if modulated:
+            output = modulated_deform_conv2d(
+                input, offset, mask, weight, bias, *geometry
+            )
+        else:
+            output = deform_conv2d(input, offset, weight, *geometry)
+        output.square().sum().backward()
+        results.append(
+            [output, *(t.grad for t in group if t.grad is not None)]
+        )
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize('step', [1, 2, 32])
 def test_im2col_step_changes_nothing(step):
     geometry = GEOMETRIES[0]

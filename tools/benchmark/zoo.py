@@ -1,0 +1,381 @@
+"""The models of mmdet, mmseg and mmpretrain, one of each family.
+
+A family is a folder of the configs that a library ships. Its model is built
+without weights, made affordable for a CPU, and takes one training step and
+one prediction on random images.
+"""
+
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+
+LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
+BATCH = 2
+SIZES = (160, 224, 320)  # pixels; the later ones where the first is too small
+
+# Where the smallest model by its name is not what the family is about, or is
+# one that takes another kind of input than the rest.
+_CHOSEN = {
+    'mmdet/cascade_rpn': 'cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco',
+    'mmdet/dcn': 'faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
+    'mmdet/dcnv2': 'faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco',
+    'mmdet/dyhead': 'atss_r50_fpn_dyhead_1x_coco',
+    'mmdet/deepfashion': 'mask-rcnn_r50_fpn_15e_deepfashion',
+    'mmdet/guided_anchoring': 'ga-faster-rcnn_r50-caffe_fpn_1x_coco',
+    'mmdet/libra_rcnn': 'libra-faster-rcnn_r50_fpn_1x_coco',
+    'mmdet/nas_fpn': 'retinanet_r50_nasfpn_crop640-50e_coco',
+    'mmdet/fpg': 'faster-rcnn_r50_fpg-chn128_crop640-50e_coco',
+    'mmdet/gcnet': 'mask-rcnn_r50-syncbn-gcb-r4-c3-c5_fpn_1x_coco',
+    'mmdet/htc': 'htc_r50_fpn_1x_coco',
+    'mmdet/nas_fcos': 'nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco',
+    'mmdet/detectors': 'detectors_cascade-rcnn_r50_1x_coco',
+    'mmseg/fcn': 'fcn_r50-d8_4xb2-40k_cityscapes-512x1024',
+    'mmpretrain/eva': 'eva-mae-style_vit-base-p16_16xb256-coslr-400e_in1k',
+    'mmpretrain/vgg': 'vgg11_8xb32_in1k',
+    'mmpretrain/blip': 'blip-base_8xb32_retrieval',
+}
+
+# Words of a file's name that tell a small model from a large one.
+_SMALL = (
+    r'18|34|r50|50|nano|tiny|atto|small|xx?s|s|t|b0|b1|s0|s12|a0|'
+    r'400mf|xxsmall|xsmall|128s|11|121|5m|l1|deit-s|w18|hr18|hr18s|mit-b0'
+)
+_LARGE = (
+    r'101|152|x101|x50|base|large|huge|giant|xlarge|xl|l|b|h|g|x|m|24|36|48|'
+    r'64|104|2\.?7b|7b|9b|swinl|swinb|swin-l|swin-b'
+)
+_AWAY = (
+    r'tta|levir|amp|fp16|caffe|deploy|iou|384px|448px|560px|896|512d|dconv|dcn'
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A folder of configs.
+
+    Attributes:
+        library: Import name of the library.
+        name: Name of the folder.
+    """
+
+    library: str
+    name: str
+
+    def __str__(self) -> str:
+        return f'{self.library}/{self.name}'
+
+    @property
+    def folder(self) -> Path:
+        """Where its configs are."""
+        return root(self.library) / 'configs' / self.name
+
+    def configs(self) -> list[str]:
+        """Names of its configs, the one to be tried first in front."""
+        paths = sorted(self.folder.rglob('[!_]*.py'))
+        names = [str(p.relative_to(self.folder))[:-3] for p in paths]
+        chosen = _CHOSEN.get(str(self))
+        # Deeper ones use what the others train.
+        return sorted(
+            names,
+            key=lambda name: (name != chosen, name.count('/'), *_cost(name)),
+        )
+
+
+def root(library: str) -> Path:
+    """The folder of a library that holds its configs."""
+    return Path(importlib.import_module(library).__file__).parent / '.mim'
+
+
+def families(library: str) -> list[Family]:
+    """All families of an installed library, but for what others inherit."""
+    folders = sorted((root(library) / 'configs').iterdir())
+    return [
+        Family(library, folder.name)
+        for folder in folders
+        if folder.is_dir() and not folder.name.startswith('_')
+    ]
+
+
+def _cost(name: str) -> tuple[int, int, str]:
+    """A guess at the size of the model of a config, to sort by."""
+    words = re.split(r'[_/\-]', name.lower())
+    large = sum(bool(re.fullmatch(_LARGE, word)) for word in words)
+    small = sum(bool(re.fullmatch(_SMALL, word)) for word in words)
+    away = sum(bool(re.search(_AWAY, word)) for word in words)
+    return large - small + away, len(name), name
+
+
+class Unfit(Exception):
+    """A family that cannot be tried; the message says what it needs."""
+
+
+def load(family: Family) -> tuple[str, Config]:
+    """Read the config of a family that describes a model.
+
+    Raises:
+        Unfit: None of them does.
+    """
+    # Configs name other configs from the folder that holds them all.
+    os.chdir(root(family.library))
+    for name in family.configs():
+        config = Config.fromfile(family.folder / f'{name}.py')
+        if 'model' in config:
+            if 'data_preprocessor' in config:
+                # Where the Runner takes it from.
+                config.model.setdefault(
+                    'data_preprocessor', config.data_preprocessor
+                )
+            init_default_scope(config.get('default_scope', family.library))
+            import_library(family.library)
+            return name, config
+    raise Unfit('holds no config with a model')
+
+
+def import_library(library: str) -> None:
+    """Register what a library has."""
+    for part in ('models', 'datasets'):
+        importlib.import_module(f'{library}.{part}')
+
+
+def walk(node: Any) -> Iterator[dict]:
+    """All dicts inside a config."""
+    if isinstance(node, dict):
+        yield node
+    if isinstance(node, dict | list | tuple):
+        for value in node.values() if isinstance(node, dict) else node:
+            yield from walk(value)
+
+
+def make_affordable(config: Config) -> None:
+    """No weights to fetch, no larger pictures, fewer proposals."""
+    for node in walk(config.model):
+        start = node.get('init_cfg')
+        if isinstance(start, dict) and start.get('type') == 'Pretrained':
+            node['init_cfg'] = None
+        for key in ('pretrained', 'teacher_ckpt', 'pretrained_path'):
+            if isinstance(node.get(key), str | bool):
+                node[key] = False if node[key] is True else None
+        if 'batch_augments' in node:
+            node['batch_augments'] = None
+        if node.get('mode') == 'slide':
+            node['mode'] = 'whole'
+    for node in walk([config.model.get(k) for k in ('train_cfg', 'test_cfg')]):
+        for key, most in (('nms_pre', 64), ('max_per_img', 32)):
+            if isinstance(node.get(key), int):
+                node[key] = min(node[key], most)
+        sampler = node.get('sampler')
+        if isinstance(sampler, dict) and 'num' in sampler:
+            sampler['num'] = min(sampler['num'], 16)
+
+
+def build(config: Config, size: int) -> nn.Module:
+    """Build the model with random weights for images of a size."""
+    preprocessor = config.model.get('data_preprocessor')
+    if config.get('default_scope') == 'mmseg' and preprocessor is not None:
+        for key in ('size_divisor', 'test_cfg'):
+            preprocessor.pop(key, None)
+        preprocessor['size'] = (size, size)
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    model.init_weights()
+    return model
+
+
+# ----------------------------------------------------------------- inputs
+def batch(config: Config, library: str, size: int) -> dict:
+    """Random images with annotations, as a data loader hands them over.
+
+    Raises:
+        Unfit: The model takes something else.
+    """
+    kind = str((config.model.get('data_preprocessor') or {}).get('type'))
+    for name, need in _OTHER_INPUTS.items():
+        if name in kind:
+            raise Unfit(need)
+    makers: dict[str, Callable] = dict(
+        mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification
+    )
+    return makers[library](config, size)
+
+
+# What preprocessors of data say about the data.
+_OTHER_INPUTS = dict(
+    TrackData='takes videos',
+    ReIDData='takes several pictures of a person',
+    LineDetData='takes lanes',
+    MultiModalData='takes pictures with text',
+)
+
+
+def _images(size: int) -> list[Tensor]:
+    shape = (3, size, size)
+    return [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(2)]
+
+
+def _metainfo(number: int, size: int) -> dict:
+    return dict(
+        img_id=number,
+        img_path=f'{number}.jpg',
+        img_shape=(size, size),
+        ori_shape=(size, size),
+        pad_shape=(size, size),
+        batch_input_shape=(size, size),
+        scale_factor=(1.0, 1.0),
+        flip=False,
+        flip_direction=None,
+        homography_matrix=np.eye(3, dtype=np.float32),
+        text='a . b .',
+        custom_entities=True,
+    )
+
+
+def _classes(config: Config, default: int) -> int:
+    """The smallest number of classes that a part of the model knows."""
+    keys = ('num_classes', 'num_things_classes')
+    found = [node[k] for node in walk(config.model) for k in keys if k in node]
+    return min([n for n in found if isinstance(n, int)], default=default)
+
+
+def _detection(config: Config, size: int) -> dict:
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.2, 0.95, 0.9]]) * size
+    labels = torch.tensor([0, min(1, _classes(config, 2) - 1)])
+    masks = np.zeros((2, size, size), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(
+        masks, boxes.int().tolist(), strict=True
+    ):
+        mask[y1:y2, x1:x2] = 1
+    samples = []
+    for number in range(BATCH):
+        sample = DetDataSample(metainfo=_metainfo(number, size))
+        sample.gt_instances = InstanceData(
+            bboxes=boxes.clone(),
+            labels=labels.clone(),
+            masks=BitmapMasks(masks, size, size),
+        )
+        sample.ignored_instances = InstanceData(
+            bboxes=boxes[:0], labels=labels[:0]
+        )
+        sample.proposals = InstanceData(bboxes=boxes + 4)
+        stuff = torch.from_numpy(masks.max(0, keepdims=True)).long()
+        sample.gt_sem_seg = PixelData(sem_seg=stuff)
+        samples.append(sample)
+    data = dict(inputs=_images(size), data_samples=samples)
+    if 'MultiBranch' not in str(config.model.data_preprocessor.get('type')):
+        return data
+    branches = ('sup', 'unsup_teacher', 'unsup_student')
+    return {key: dict.fromkeys(branches, data[key]) for key in data}
+
+
+def _segmentation(config: Config, size: int) -> dict:
+    from mmseg.structures import SegDataSample
+
+    samples = []
+    for number in range(BATCH):
+        sample = SegDataSample(metainfo=_metainfo(number, size))
+        labels = torch.randint(0, _classes(config, 2), (1, size, size))
+        sample.gt_sem_seg = PixelData(data=labels)
+        sample.gt_edge_map = PixelData(data=labels % 2)
+        sample.gt_depth_map = PixelData(data=torch.rand(1, size, size) + 1)
+        samples.append(sample)
+    return dict(inputs=_images(size), data_samples=samples)
+
+
+def _classification(config: Config, size: int) -> dict:
+    from mmpretrain.structures import DataSample
+
+    multi = 'MultiLabel' in str(config.model.get('head'))
+    samples = []
+    for number in range(BATCH):
+        sample = DataSample(metainfo=_metainfo(number, size))
+        sample.set_gt_label([number] if multi else number)
+        mask = _mask(config)
+        if mask is not None:
+            sample.set_mask(torch.from_numpy(np.asarray(mask)))
+        samples.append(sample)
+    preprocessor = config.model.get('data_preprocessor') or {}
+    if not re.search('SelfSup|TwoNorm', str(preprocessor.get('type'))):
+        return dict(inputs=_images(size), data_samples=samples)
+    # These are collated before.
+    views = [torch.stack(_images(size)) for _ in range(_views(config))]
+    inputs = views if len(views) > 1 else views[0]
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def _views(config: Config) -> int:
+    """How many pictures are made of an image before self-supervision."""
+    for node in walk(config.get('train_dataloader', {})):
+        if 'num_views' in node:
+            views = node['num_views']
+            return views if isinstance(views, int) else sum(views)
+    return 2 if 'TwoNorm' in str(config.model.data_preprocessor) else 1
+
+
+def _mask(config: Config) -> np.ndarray | None:
+    """What a masked model of self-supervision is not shown."""
+    for node in walk(config.get('train_dataloader', {})):
+        if str(node.get('type')).endswith('MaskGenerator'):
+            return TRANSFORMS.build(node)({})['mask']
+    return None
+
+
+def own_size(config: Config) -> int | None:
+    """Pixels that a model of masked images is made for, else None."""
+    mask = _mask(config)
+    if mask is None:
+        return None
+    for node in walk(config.train_dataloader):
+        if str(node.get('type')) in ('RandomResizedCrop', 'ResizeEdge'):
+            return node['scale']
+    return None
+
+
+# ------------------------------------------------------------------ steps
+def train_step(model: nn.Module, data: dict) -> float:
+    """Loss and gradients of a batch.
+
+    Returns:
+        The loss.
+
+    Raises:
+        ArithmeticError: Something is not finite, or has no gradient.
+    """
+    # What the Runner tells about a run; some losses warm up by it.
+    hub = MessageHub.get_current_instance()
+    hub.update_info_dict(dict(iter=0, epoch=0, max_iters=1, max_epochs=1))
+    model.train()
+    data = model.data_preprocessor(data, True)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    if not loss.isfinite():
+        raise ArithmeticError(f'the loss is {loss.item()}')
+    loss.backward()
+    grads = {n: p.grad for n, p in model.named_parameters()}
+    found = {n: g for n, g in grads.items() if g is not None}
+    if not found:
+        raise ArithmeticError('no parameter has a gradient')
+    bad = [n for n, g in found.items() if not g.isfinite().all()]
+    if bad:
+        raise ArithmeticError(f'the gradient of {bad[0]} is not finite')
+    return loss.item()
+
+
+def predict(model: nn.Module, data: dict) -> int:
+    """Predict a batch; returns the number of results."""
+    model.eval()
+    with torch.no_grad():
+        data = model.data_preprocessor(data, False)
+        return len(model(**data, mode='predict'))
