@@ -5,6 +5,8 @@ import torch
 from mmcv import _ext
 from mmcv.ops import CARAFENaive, CARAFEPack, carafe, carafe_naive
 
+pytestmark = pytest.mark.distribution
+
 # kernel, groups, scale
 SETTINGS = [(3, 1, 2), (5, 2, 2), (3, 4, 3), (1, 1, 1), (5, 1, 1)]
 

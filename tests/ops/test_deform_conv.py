@@ -274,6 +274,7 @@ LARGER = [
 ]
 
 
+@pytest.mark.distribution
 @pytest.mark.parametrize(('of_offset', 'of_mask'), LARGER)
 @pytest.mark.parametrize('geometry', GEOMETRIES)
 def test_values_beyond_the_output(geometry, of_offset, of_mask):

@@ -183,6 +183,7 @@ TURNED = [
 ]
 
 
+@pytest.mark.distribution
 @pytest.mark.parametrize('mode', ['avg', 'max'])
 @pytest.mark.parametrize('ratio', [0, 2])
 def test_roi_align_turned_over_regions(device, mode, ratio):

@@ -125,15 +125,16 @@ def _exchange(
     changed = False
     for key in ('in_channels', 'c1_in_channels'):
         old = reader.get(key)
+        # The second of them is always that of the first map.
         index = reader.get('in_index') if key == 'in_channels' else 0
         if isinstance(old, list | tuple):
-            new = _several(old, index, known, dims)
+            reader[key] = _several(old, index, known, dims)
         elif isinstance(old, int):
-            new = dims[-1 if index is None else index]
-            new = known.get(old, new)
+            reader[key] = (
+                known.get(old, dims[-1]) if index is None else dims[index]
+            )
         else:
             continue
-        reader[key] = new
         changed = True
     return changed
 
@@ -144,7 +145,8 @@ def _several(
     known: dict[int, int],
     dims: Sequence[int],
 ) -> list[int]:
-    if all(channels in known for channels in old):
+    """The channels of several maps: by their places, or by the old ones."""
+    if index is None and all(channels in known for channels in old):
         return [known[channels] for channels in old]
     places = range(len(old)) if index is None else index
     return [dims[place] for place in places]

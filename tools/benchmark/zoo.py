@@ -376,6 +376,8 @@ def train_step(model: nn.Module, data: dict) -> float:
 def predict(model: nn.Module, data: dict) -> int:
     """Predict a batch; returns the number of results."""
     model.eval()
+    if isinstance(data['inputs'], dict):  # semi-supervised
+        data = {key: branches['sup'] for key, branches in data.items()}
     with torch.no_grad():
         data = model.data_preprocessor(data, False)
         return len(model(**data, mode='predict'))
