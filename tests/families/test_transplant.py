@@ -100,7 +100,7 @@ def test_heads_of_equal_maps_by_index():
 def test_classifiers_pool():
     for neck in (None, dict(type='GlobalAveragePooling')):
         model = replaced(
-            [Output(2048, 32)],
+            [Output(2048, 32, pooled=neck is None)],
             scope='mmpretrain',
             neck=neck,
             head=dict(in_channels=2048),
@@ -108,6 +108,14 @@ def test_classifiers_pool():
         assert model.neck.type == 'GlobalAveragePooling'
         assert model.backbone.out_indices == (3,)
         assert model.head.in_channels == 448
+
+
+def test_classifiers_that_read_a_map():
+    model = replaced(
+        [Output(2048, 32)], scope='mmpretrain', head=dict(in_channels=2048)
+    )
+    assert 'neck' not in model
+    assert model.head.in_channels == 448
 
 
 def test_nothing_says_how_many_channels():
@@ -130,12 +138,15 @@ def test_outputs():
 
     assert outputs_of(Whole(Backbone()), 64) == [Output(8, 4), Output(6, 8)]
     vector = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(5))
-    assert outputs_of(Whole(vector), 32) == [Output(5, 32)]
+    assert outputs_of(Whole(vector), 32) == [Output(5, 32, pooled=True)]
 
 
 def test_no_outputs():
     with pytest.raises(Unfit, match='no backbone'):
         outputs_of(torch.nn.Identity(), 32)
+    masked = torch.nn.Bilinear(3, 3, 3)  # wants two inputs
+    with pytest.raises(Unfit, match='more than pictures'):
+        outputs_of(Whole(masked), 32)
     tokens = torch.nn.Flatten(2)
     with pytest.raises(Unfit, match='neither maps nor vectors'):
         outputs_of(Whole(tokens), 32)

@@ -20,6 +20,7 @@ import re
 import resource
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,8 +41,8 @@ from zoo import (
     import_library,
     load,
     make_affordable,
-    own_size,
     predict,
+    sizes_of,
     train_step,
 )
 
@@ -101,6 +102,8 @@ def told(error: BaseException) -> str:
     """An exception in a line of a table."""
     # The registries put before it what they were building.
     text = re.sub(r'^class `\w+` in \S+: ', '', ' '.join(str(error).split()))
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    text = text or f'in {frame.name} of {Path(frame.filename).name}'
     text = f'{type(error).__name__}: {text}'.replace('|', '/')
     return text if len(text) <= 140 else f'{text[:137]}...'
 
@@ -110,11 +113,18 @@ def try_family(family: Family, results: Connection) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     socket.getaddrinfo = _no_network
-    result: Result = {}
-    for size in sizes_of(family):
-        result.update(size=size, **try_own(family, size))
-        if not result['step'].startswith(_OF_THE_SIZE):
-            break
+    result: Result = dict(config='', size=SIZES[0], prediction='')
+
+    def own() -> None:
+        result['config'], config = prepared(family)
+        for size in sizes_of(config):
+            result.update(size=size, **try_own(family, size))
+            if not result['step'].startswith(_OF_THE_SIZE):
+                break
+
+    unread = attempt(own)
+    if unread != FINE:
+        result['step'] = unread
     results.send(result)
     if result['step'] == FINE:
         result['transxnet'] = attempt(
@@ -127,16 +137,6 @@ def try_family(family: Family, results: Connection) -> None:
 _OF_THE_SIZE = ('AssertionError', 'RuntimeError', 'ValueError', 'IndexError')
 
 
-def sizes_of(family: Family) -> tuple[int, ...]:
-    """Sizes of pictures to try, in pixels."""
-    try:
-        _, config = load(family)
-    except Exception:
-        return SIZES[:1]  # where the trial will tell why
-    size = own_size(config)
-    return SIZES if size is None else (size,)
-
-
 def prepared(family: Family) -> tuple[str, Config]:
     """The name of a family's config, and the config as it is tried."""
     name, config = load(family)
@@ -146,10 +146,10 @@ def prepared(family: Family) -> tuple[str, Config]:
 
 def try_own(family: Family, size: int) -> Result:
     """One step and one prediction of the model as its library ships it."""
-    result: Result = dict(config='', prediction='')
+    result: Result = dict(prediction='')
 
     def step() -> None:
-        result['config'], config = prepared(family)
+        _, config = prepared(family)
         data = batch(config, family.library, size)
         model = build(config, size)
         train_step(model, copy.deepcopy(data))
@@ -168,8 +168,8 @@ def try_transxnet(family: Family, size: int) -> None:
     put_in(config, outputs)
     model = build(config, size)
     train_step(model, batch(config, family.library, size))
-    grads = [p.grad for p in model.backbone.parameters()]
-    if not any(grad is not None and grad.any() for grad in grads):
+    # It may be zero: some heads begin with weights of zero.
+    if all(p.grad is None for p in model.backbone.parameters()):
         raise ArithmeticError('no gradient reaches the backbone')
 
 

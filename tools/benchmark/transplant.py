@@ -30,10 +30,18 @@ _HEADS = (
 
 @dataclass(frozen=True)
 class Output:
-    """A map that a backbone returns: channels, and stride in pixels."""
+    """What a backbone returns for an image.
+
+    Attributes:
+        channels: Channels of the map, or of a vector.
+        stride: Of the map, in pixels. A vector stands for the whole image,
+            as the last map does where it is pooled.
+        pooled: Whether it is a vector.
+    """
 
     channels: int
     stride: int
+    pooled: bool = False
 
 
 @torch.no_grad()
@@ -46,13 +54,17 @@ def outputs_of(model: nn.Module, size: int) -> list[Output]:
     if not isinstance(getattr(model, 'backbone', None), nn.Module):
         raise Unfit('has no backbone of its own')
     model.eval()  # of some backbones it returns None
-    found = model.backbone(torch.zeros(BATCH, 3, size, size))
+    try:
+        found = model.backbone(torch.zeros(BATCH, 3, size, size))
+    except TypeError as error:
+        raise Unfit('its backbone takes more than pictures') from error
     maps = found if isinstance(found, list | tuple) else [found]
     if not all(isinstance(m, Tensor) and m.dim() in (2, 4) for m in maps):
         raise Unfit('its backbone returns neither maps nor vectors')
-    # A vector stands for the whole image, as the last map pooled does.
     return [
-        Output(m.size(1), round(size / m.size(3)) if m.dim() == 4 else 32)
+        Output(m.size(1), round(size / m.size(3)))
+        if m.dim() == 4
+        else Output(m.size(1), 32, pooled=True)
         for m in maps
     ]
 
@@ -96,7 +108,7 @@ def put_in(config: Config, outputs: Sequence[Output]) -> None:
     necks, heads = _listed(model.get('neck')), _heads(model)
     if necks and _exchange(necks[0], known, dims):
         return
-    if config.get('default_scope') == 'mmpretrain' and not necks:
+    if not necks and all(one.pooled for one in outputs):
         model.neck = ConfigDict(type='GlobalAveragePooling')
     if not sum(_exchange(head, known, dims) for head in heads):
         raise Unfit('no neck and no head says how many channels it reads')

@@ -43,6 +43,8 @@ _CHOSEN = {
     'mmdet/nas_fcos': 'nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco',
     'mmdet/detectors': 'detectors_cascade-rcnn_r50_1x_coco',
     'mmseg/fcn': 'fcn_r50-d8_4xb2-40k_cityscapes-512x1024',
+    'mmseg/segmenter': 'segmenter_vit-t_mask_8xb1-160k_ade20k-512x512',
+    'mmpretrain/clip': 'vit-base-p32_pt-64xb64_in1k',
     'mmpretrain/eva': 'eva-mae-style_vit-base-p16_16xb256-coslr-400e_in1k',
     'mmpretrain/vgg': 'vgg11_8xb32_in1k',
     'mmpretrain/blip': 'blip-base_8xb32_retrieval',
@@ -298,6 +300,9 @@ def _segmentation(config: Config, size: int) -> dict:
 def _classification(config: Config, size: int) -> dict:
     from mmpretrain.structures import DataSample
 
+    if 'head' in config.model and config.model.head is None:
+        raise Unfit('has no head')
+    preprocessor = config.model.get('data_preprocessor') or {}
     multi = 'MultiLabel' in str(config.model.get('head'))
     samples = []
     for number in range(BATCH):
@@ -307,22 +312,25 @@ def _classification(config: Config, size: int) -> dict:
         if mask is not None:
             sample.set_mask(torch.from_numpy(np.asarray(mask)))
         samples.append(sample)
-    preprocessor = config.model.get('data_preprocessor') or {}
     if not re.search('SelfSup|TwoNorm', str(preprocessor.get('type'))):
-        return dict(inputs=_images(size), data_samples=samples)
+        channels = len(preprocessor.get('mean') or 'RGB')
+        images = [image[:channels] for image in _images(size)]
+        return dict(inputs=images, data_samples=samples)
     # These are collated before.
-    views = [torch.stack(_images(size)) for _ in range(_views(config))]
+    views = [torch.stack(_images(n)) for n in _view_sizes(config, size)]
     inputs = views if len(views) > 1 else views[0]
     return dict(inputs=inputs, data_samples=samples)
 
 
-def _views(config: Config) -> int:
-    """How many pictures are made of an image before self-supervision."""
+def _view_sizes(config: Config, size: int) -> list[int]:
+    """Pixels of each picture that is made of an image."""
     for node in walk(config.get('train_dataloader', {})):
         if 'num_views' in node:
             views = node['num_views']
-            return views if isinstance(views, int) else sum(views)
-    return 2 if 'TwoNorm' in str(config.model.data_preprocessor) else 1
+            return [size] * (views if isinstance(views, int) else sum(views))
+        if 'second_size' in node:
+            return [size, node['second_size']]
+    return [size]
 
 
 def _mask(config: Config) -> np.ndarray | None:
@@ -333,15 +341,26 @@ def _mask(config: Config) -> np.ndarray | None:
     return None
 
 
-def own_size(config: Config) -> int | None:
-    """Pixels that a model of masked images is made for, else None."""
-    mask = _mask(config)
-    if mask is None:
-        return None
-    for node in walk(config.train_dataloader):
-        if str(node.get('type')) in ('RandomResizedCrop', 'ResizeEdge'):
-            return node['scale']
-    return None
+def sizes_of(config: Config) -> list[int]:
+    """Sizes of pictures to try, in pixels, in this order.
+
+    A mask is made for one size. Others should do with little; those that do
+    not get what their config gives them, if that is affordable.
+    """
+    own = [n for n in _own_sizes(config) if n <= SIZES[-1]][:1]
+    if _mask(config) is not None:
+        return own
+    return [SIZES[0], *(own or SIZES[1:])]
+
+
+def _own_sizes(config: Config) -> Iterator[int]:
+    """Pixels of the square pictures that a config's training sees."""
+    for node in walk(config.get('train_dataloader', {})):
+        for key in ('size', 'scale', 'crop_size'):
+            sides = node.get(key)
+            sides = sides if isinstance(sides, list | tuple) else [sides]
+            if isinstance(sides[0], int) and len(set(sides)) == 1:
+                yield sides[0]
 
 
 # ------------------------------------------------------------------ steps
