@@ -85,6 +85,18 @@ def test_heads_by_index():
     assert model.auxiliary_head.in_channels == 224
 
 
+def test_heads_in_heads():
+    inner = [dict(in_channels=2048, in_index=3), dict(in_channels=2048)]
+    model = replaced(
+        RESNET,
+        scope='mmseg',
+        decode_head=dict(first=inner[0], then=[inner[1]]),
+        auxiliary_head=None,
+    )
+    assert model.decode_head.first.in_channels == 448
+    assert model.decode_head.then[0].in_channels == 2048
+
+
 def test_heads_of_equal_maps_by_index():
     """Their channels do not say which, the index does."""
     model = replaced(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
-from zoo import BATCH, Unfit
+from zoo import BATCH, Unfit, walk
 
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 
@@ -121,7 +121,14 @@ def _listed(part: object) -> list[dict]:
 
 
 def _heads(model: ConfigDict) -> list[dict]:
-    return [head for name in _HEADS for head in _listed(model.get(name))]
+    """The heads, and what inside them has an index of maps of its own."""
+    heads = [head for name in _HEADS for head in _listed(model.get(name))]
+    return [
+        node
+        for head in heads
+        for node in walk(head)
+        if node is head or 'in_index' in node
+    ]
 
 
 def _exchange(
