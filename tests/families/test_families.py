@@ -8,6 +8,7 @@ import time
 
 import families as command
 import pytest
+import zoo
 from families import FINE, attempt, isolated, write_tables
 from helpers import ROOT
 from zoo import LIBRARIES, Family, Unfit, families, train_step
@@ -37,6 +38,11 @@ def test_trains_a_step_and_predicts(name):
     found = isolated(find(name), limit=300, memory=16)
     assert (found['step'], found['transxnet']) == (FINE, FINE)
     assert found['prediction'] == ('' if 'moco' in name else FINE)
+
+
+def test_chosen_configs_are_there():
+    for name, config in zoo.CHOSEN.items():
+        assert find(name).configs()[0] == config
 
 
 @pytest.mark.parametrize('library', LIBRARIES)
@@ -187,8 +193,13 @@ def test_known_results_are_kept(tmp_path, monkeypatch, capsys):
     assert 'mmengine' in text
     assert 'old' not in text
     assert text.endswith('<!-- end -->\nb\n')
-    results = json.loads((tmp_path / 'mmdet.json').read_text())
+    path = tmp_path / 'mmdet.json'
+    results = json.loads(path.read_text())
     assert set(results['families']) == {'ssd', 'yolo'}
+    results['made']['versions'][0] = 'torch 1.0'
+    path.write_text(json.dumps(results))
+    with pytest.raises(SystemExit, match=r'mmdet\.json is of other packages'):
+        run('mmdet')
 
 
 def test_names_that_nothing_has(tmp_path, monkeypatch, capsys):

@@ -19,6 +19,7 @@ import os
 import re
 import resource
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -246,9 +247,13 @@ def versions() -> list[str]:
 
 def try_all(args: argparse.Namespace, console: Console) -> None:
     """Try what has not been tried, and keep each result at once."""
-    end = time.monotonic() + 60 * (args.minutes or math.inf)
+    minutes = math.inf if args.minutes is None else args.minutes
+    end = time.monotonic() + 60 * minutes
     for library in LIBRARIES:
         path = args.out / f'{library}.json'
+        made = read(path).get('made')
+        if made and made['versions'] != versions():
+            sys.exit(f'error: {path} is of other packages; give another --out')
         todo = [one for one in families(library) if asked(one, args.names)]
         for number, family in enumerate(todo, 1):
             results = read(path)
@@ -315,13 +320,14 @@ _MARKED = re.compile(
 
 def write_tables(page: Path, folder: Path) -> None:
     """Put the results into a page, between its marks."""
-    text = _MARKED.sub(
-        lambda m: (
-            f'{m[1]}\n{table(m[2], read(folder / f"{m[2]}.json"))}\n{m[3]}'
-        ),
-        page.read_text(),
-    )
-    page.write_text(text)
+
+    def part(found: re.Match[str]) -> str:
+        results = read(folder / f'{found[2]}.json')
+        if not results:
+            return found[0]  # another library's are there
+        return f'{found[1]}\n{table(found[2], results)}\n{found[3]}'
+
+    page.write_text(_MARKED.sub(part, page.read_text()))
 
 
 def main() -> None:

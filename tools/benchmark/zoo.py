@@ -28,7 +28,7 @@ SIZES = (160, 224, 320)  # pixels; the later ones where the first is too small
 
 # Where the smallest model by its name is not what the family is about, or is
 # one that takes another kind of input than the rest.
-_CHOSEN = {
+CHOSEN = {
     'mmdet/cascade_rpn': 'cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco',
     'mmdet/dcn': 'faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
     'mmdet/dcnv2': 'faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco',
@@ -53,11 +53,11 @@ _CHOSEN = {
 # Words of a file's name that tell a small model from a large one.
 _SMALL = (
     r'18|34|r50|50|nano|tiny|atto|small|xx?s|s|t|b0|b1|s0|s12|a0|'
-    r'400mf|xxsmall|xsmall|128s|11|121|5m|l1|deit-s|w18|hr18|hr18s|mit-b0'
+    r'400mf|xxsmall|xsmall|128s|11|121|5m|l1|w18|hr18|hr18s'
 )
 _LARGE = (
     r'101|152|x101|x50|base|large|huge|giant|xlarge|xl|l|b|h|g|x|m|24|36|48|'
-    r'64|104|2\.?7b|7b|9b|swinl|swinb|swin-l|swin-b'
+    r'64|104|7b|9b|swinl|swinb'
 )
 _AWAY = (
     r'tta|levir|amp|fp16|caffe|deploy|iou|384px|448px|560px|896|512d|dconv|dcn'
@@ -88,7 +88,7 @@ class Family:
         """Names of its configs, the one to be tried first in front."""
         paths = sorted(self.folder.rglob('[!_]*.py'))
         names = [str(p.relative_to(self.folder))[:-3] for p in paths]
-        chosen = _CHOSEN.get(str(self))
+        chosen = CHOSEN.get(str(self))
         # Deeper ones use what the others train.
         return sorted(
             names,
@@ -165,11 +165,13 @@ def make_affordable(config: Config) -> None:
     """No weights to fetch, no larger pictures, fewer proposals."""
     for node in walk(config.model):
         start = node.get('init_cfg')
-        if isinstance(start, dict) and start.get('type') == 'Pretrained':
+        if isinstance(start, dict) and 'checkpoint' in start:
             node['init_cfg'] = None
         for key in ('pretrained', 'teacher_ckpt', 'pretrained_path'):
-            if isinstance(node.get(key), str | bool):
-                node[key] = False if node[key] is True else None
+            if isinstance(node.get(key), str):
+                node[key] = None
+            elif node.get(key) is True:
+                node[key] = False
         if 'batch_augments' in node:
             node['batch_augments'] = None
         if node.get('mode') == 'slide':
@@ -202,7 +204,7 @@ def batch(config: Config, library: str, size: int) -> dict:
     Raises:
         Unfit: The model takes something else.
     """
-    kind = str((config.model.get('data_preprocessor') or {}).get('type'))
+    kind = preprocessor_type(config)
     for name, need in _OTHER_INPUTS.items():
         if name in kind:
             raise Unfit(need)
@@ -219,6 +221,11 @@ _OTHER_INPUTS = dict(
     LineDetData='takes lanes',
     MultiModalData='takes pictures with text',
 )
+
+
+def preprocessor_type(config: Config) -> str:
+    """The name of the class that receives the data."""
+    return str((config.model.get('data_preprocessor') or {}).get('type'))
 
 
 def _images(size: int) -> list[Tensor]:
@@ -261,14 +268,16 @@ def _detection(config: Config, size: int) -> dict:
         masks, boxes.int().tolist(), strict=True
     ):
         mask[y1:y2, x1:x2] = 1
+    loaded = walk(config.get('train_dataloader', {}))
+    with_masks = any(node.get('with_mask') for node in loaded)
     samples = []
     for number in range(BATCH):
         sample = DetDataSample(metainfo=_metainfo(number, size))
         sample.gt_instances = InstanceData(
-            bboxes=boxes.clone(),
-            labels=labels.clone(),
-            masks=BitmapMasks(masks, size, size),
+            bboxes=boxes.clone(), labels=labels.clone()
         )
+        if with_masks:
+            sample.gt_instances.masks = BitmapMasks(masks, size, size)
         sample.ignored_instances = InstanceData(
             bboxes=boxes[:0], labels=labels[:0]
         )
@@ -277,7 +286,7 @@ def _detection(config: Config, size: int) -> dict:
         sample.gt_sem_seg = PixelData(sem_seg=stuff)
         samples.append(sample)
     data = dict(inputs=_images(size), data_samples=samples)
-    if 'MultiBranch' not in str(config.model.data_preprocessor.get('type')):
+    if 'MultiBranch' not in preprocessor_type(config):
         return data
     branches = ('sup', 'unsup_teacher', 'unsup_student')
     return {key: dict.fromkeys(branches, data[key]) for key in data}
@@ -312,7 +321,7 @@ def _classification(config: Config, size: int) -> dict:
         if mask is not None:
             sample.set_mask(torch.from_numpy(np.asarray(mask)))
         samples.append(sample)
-    if not re.search('SelfSup|TwoNorm', str(preprocessor.get('type'))):
+    if not re.search('SelfSup|TwoNorm', preprocessor_type(config)):
         channels = len(preprocessor.get('mean') or 'RGB')
         images = [image[:channels] for image in _images(size)]
         return dict(inputs=images, data_samples=samples)
