@@ -162,7 +162,7 @@ def walk(node: Any) -> Iterator[dict]:
 
 
 def make_affordable(config: Config) -> None:
-    """No weights to fetch, no larger pictures, fewer proposals."""
+    """No weights to fetch, one process, small pictures, few proposals."""
     for node in walk(config.model):
         start = node.get('init_cfg')
         if isinstance(start, dict) and 'checkpoint' in start:
@@ -176,6 +176,8 @@ def make_affordable(config: Config) -> None:
             node['batch_augments'] = None
         if node.get('mode') == 'slide':
             node['mode'] = 'whole'
+        if node.get('type') == 'MMSyncBN':  # cannot be reverted when built
+            node['type'] = 'BN'
     for node in walk([config.model.get(k) for k in ('train_cfg', 'test_cfg')]):
         for key, most in (('nms_pre', 64), ('max_per_img', 32)):
             if isinstance(node.get(key), int):
@@ -268,8 +270,9 @@ def _detection(config: Config, size: int) -> dict:
         masks, boxes.int().tolist(), strict=True
     ):
         mask[y1:y2, x1:x2] = 1
-    loaded = walk(config.get('train_dataloader', {}))
+    loaded = list(walk(config.get('train_dataloader', {})))
     with_masks = any(node.get('with_mask') for node in loaded)
+    proposed = any(node.get('type') == 'LoadProposals' for node in loaded)
     samples = []
     for number in range(BATCH):
         sample = DetDataSample(metainfo=_metainfo(number, size))
@@ -281,7 +284,8 @@ def _detection(config: Config, size: int) -> dict:
         sample.ignored_instances = InstanceData(
             bboxes=boxes[:0], labels=labels[:0]
         )
-        sample.proposals = InstanceData(bboxes=boxes + 4)
+        if proposed:
+            sample.proposals = InstanceData(bboxes=boxes + 4)
         stuff = torch.from_numpy(masks.max(0, keepdims=True)).long()
         sample.gt_sem_seg = PixelData(sem_seg=stuff)
         samples.append(sample)
