@@ -178,13 +178,13 @@ def make_affordable(config: Config) -> None:
             node['mode'] = 'whole'
         if node.get('type') == 'MMSyncBN':  # cannot be reverted when built
             node['type'] = 'BN'
-    for node in walk([config.model.get(k) for k in ('train_cfg', 'test_cfg')]):
-        for key, most in (('nms_pre', 64), ('max_per_img', 32)):
-            if isinstance(node.get(key), int):
-                node[key] = min(node[key], most)
-        sampler = node.get('sampler')
-        if isinstance(sampler, dict) and 'num' in sampler:
-            sampler['num'] = min(sampler['num'], 16)
+    for part, name in (('train_cfg', 'rpn_proposal'), ('test_cfg', 'rpn')):
+        settings = config.model.get(part) or {}
+        if settings.get(name):
+            settings[name].update(nms_pre=64, max_per_img=32)
+    for node in walk(config.model.get('train_cfg')):
+        if 'num' in (node.get('sampler') or {}):
+            node.sampler.num = 16
 
 
 def build(config: Config, size: int) -> nn.Module:
