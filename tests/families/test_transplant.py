@@ -85,6 +85,15 @@ def test_heads_by_index():
     assert model.auxiliary_head.in_channels == 224
 
 
+def test_heads_without_convolutions():
+    head = dict(in_channels=2048, in_index=3, channels=2048)
+    for count, channels in ((0, 448), (1, 2048)):
+        model = replaced(
+            RESNET, scope='mmseg', decode_head=dict(head, num_convs=count)
+        )
+        assert model.decode_head.channels == channels
+
+
 def test_heads_in_heads():
     inner = [dict(in_channels=2048, in_index=3), dict(in_channels=2048)]
     model = replaced(

@@ -155,6 +155,8 @@ def _exchange(
         else:
             continue
         changed = True
+    if changed and reader.get('num_convs') == 0:
+        reader['channels'] = reader['in_channels']  # it has to be the same
     return changed
 
 
