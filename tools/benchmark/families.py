@@ -29,21 +29,19 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from pictures import SIZES, batch, sizes_of
 from rich.console import Console
 from transplant import outputs_of, put_in
 from zoo import (
     LIBRARIES,
-    SIZES,
     Family,
     Unfit,
-    batch,
     build,
     families,
     import_library,
     load,
     make_affordable,
     predict,
-    sizes_of,
     train_step,
 )
 

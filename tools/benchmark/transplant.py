@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config, ConfigDict
+from pictures import BATCH
 from torch import Tensor, nn
-from zoo import BATCH, Unfit, walk
+from zoo import Unfit, walk
 
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 
