@@ -55,8 +55,8 @@ def test_neck_in_the_order_of_the_maps():
 
 def test_neck_in_the_order_of_its_own():
     outputs = [Output(256, 8), Output(512, 16), Output(1024, 32)]
-    model = replaced(outputs, neck=dict(in_channels=[1024, 512, 256]))
-    assert model.neck.in_channels == [448, 224, 96]
+    model = replaced(outputs, neck=dict(in_channels=(1024, 512, 256)))
+    assert model.neck.in_channels == (448, 224, 96)
 
 
 def test_neck_that_reads_some_maps():

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from pictures import SIZES, batch, sizes_of
+from pictures import SIZES, batch, own_sizes, sizes_of
 from rich.console import Console
 from transplant import outputs_of, put_in
 from zoo import (
@@ -119,7 +119,10 @@ def try_family(family: Family, results: Connection) -> None:
         for size in sizes_of(config):
             result.update(size=size, **try_own(family, size))
             if not result['step'].startswith(_OF_THE_SIZE):
-                break
+                return
+        large = next(own_sizes(config), 0)
+        if large > SIZES[-1]:
+            result['step'] += f' (made for {large} pixels)'
 
     unread = attempt(own)
     if unread != FINE:

@@ -63,6 +63,7 @@ def _metainfo(number: int, size: int) -> dict:
         pad_shape=(size, size),
         batch_input_shape=(size, size),
         scale_factor=(1.0, 1.0),
+        border=np.array([0, size, 0, size], dtype=np.float32),
         flip=False,
         flip_direction=None,
         homography_matrix=np.eye(3, dtype=np.float32),
@@ -179,13 +180,13 @@ def sizes_of(config: Config) -> list[int]:
     A mask is made for one size. Others should do with little; those that do
     not get what their config gives them, if that is affordable.
     """
-    own = [n for n in _own_sizes(config) if n <= SIZES[-1]][:1]
+    own = [n for n in own_sizes(config) if n <= SIZES[-1]][:1]
     if _mask(config) is not None:
         return own
     return [SIZES[0], *(own or SIZES[1:])]
 
 
-def _own_sizes(config: Config) -> Iterator[int]:
+def own_sizes(config: Config) -> Iterator[int]:
     """Pixels of the square pictures that a config's training sees."""
     for node in walk(config.get('train_dataloader', {})):
         for key in ('size', 'scale', 'crop_size'):

@@ -148,7 +148,8 @@ def _exchange(
         # The second of them is always that of the first map.
         index = reader.get('in_index') if key == 'in_channels' else 0
         if isinstance(old, list | tuple):
-            reader[key] = _several(old, index, known, dims)
+            # Some necks insist on a tuple.
+            reader[key] = type(old)(_several(old, index, known, dims))
         elif isinstance(old, int):
             reader[key] = (
                 known.get(old, dims[-1]) if index is None else dims[index]
