@@ -51,7 +51,9 @@ def preprocessor_type(config: Config) -> str:
 
 def _images(size: int) -> list[Tensor]:
     shape = (3, size, size)
-    return [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(2)]
+    return [
+        torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(BATCH)
+    ]
 
 
 def _metainfo(number: int, size: int) -> dict:
@@ -182,7 +184,7 @@ def sizes_of(config: Config) -> list[int]:
     """
     own = [n for n in own_sizes(config) if n <= SIZES[-1]][:1]
     if _mask(config) is not None:
-        return own
+        return own or [SIZES[-1]]
     return [SIZES[0], *(own or SIZES[1:])]
 
 
@@ -192,5 +194,5 @@ def own_sizes(config: Config) -> Iterator[int]:
         for key in ('size', 'scale', 'crop_size'):
             sides = node.get(key)
             sides = sides if isinstance(sides, list | tuple) else [sides]
-            if isinstance(sides[0], int) and len(set(sides)) == 1:
+            if len(set(sides)) == 1 and isinstance(sides[0], int):
                 yield sides[0]
