@@ -40,7 +40,7 @@ CHOSEN = {
     'mmseg/fcn': 'fcn_r50-d8_4xb2-40k_cityscapes-512x1024',
     'mmseg/segmenter': 'segmenter_vit-t_mask_8xb1-160k_ade20k-512x512',
     'mmpretrain/clip': 'vit-base-p32_pt-64xb64_in1k',
-    'mmpretrain/eva': 'eva-mae-style_vit-base-p16_16xb256-coslr-400e_in1k',
+    'mmpretrain/eva': 'eva-l-p14_8xb16_in1k-196px',
     'mmpretrain/vgg': 'vgg11_8xb32_in1k',
     'mmpretrain/blip': 'blip-base_8xb32_retrieval',
 }
