@@ -131,6 +131,18 @@ def test_classifiers_pool():
         assert model.head.in_channels == 448
 
 
+def test_necks_that_can_pool():
+    """Where the model's own backbone returned a vector, as ViT does."""
+    for pooled in (True, False):
+        model = replaced(
+            [Output(384, 32, pooled=pooled)],
+            scope='mmpretrain',
+            neck=dict(in_channels=384, with_avg_pool=False),
+        )
+        assert model.neck.in_channels == 448
+        assert model.neck.with_avg_pool == pooled
+
+
 def test_classifiers_that_read_a_map():
     model = replaced(
         [Output(2048, 32)], scope='mmpretrain', head=dict(in_channels=2048)

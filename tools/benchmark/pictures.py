@@ -93,7 +93,10 @@ def _detection(config: Config, size: int) -> dict:
     ):
         mask[y1:y2, x1:x2] = 1
     loaded = list(walk(config.get('train_dataloader', {})))
-    with_masks = any(node.get('with_mask') for node in loaded)
+    with_masks = any(
+        node.get('with_mask') or 'Panoptic' in str(node.get('type'))
+        for node in loaded
+    )
     proposed = any(node.get('type') == 'LoadProposals' for node in loaded)
     samples = []
     for number in range(BATCH):

@@ -107,9 +107,12 @@ def put_in(config: Config, outputs: Sequence[Output]) -> None:
     if len(known) < len(dims):
         known = {}  # all alike: only their order tells them apart
     necks, heads = _listed(model.get('neck')), _heads(model)
+    pooled = all(one.pooled for one in outputs)
     if necks and _exchange(necks[0], known, dims):
+        if pooled and 'with_avg_pool' in necks[0]:
+            necks[0]['with_avg_pool'] = True
         return
-    if not necks and all(one.pooled for one in outputs):
+    if not necks and pooled:
         model.neck = ConfigDict(type='GlobalAveragePooling')
     if not sum(_exchange(head, known, dims) for head in heads):
         raise Unfit('no neck and no head says how many channels it reads')

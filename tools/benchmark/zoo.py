@@ -37,6 +37,9 @@ CHOSEN = {
     'mmdet/htc': 'htc_r50_fpn_1x_coco',
     'mmdet/nas_fcos': 'nas-fcos_r50-caffe_fpn_nashead-gn-head_4xb4-1x_coco',
     'mmdet/detectors': 'detectors_cascade-rcnn_r50_1x_coco',
+    'mmdet/sort': (
+        'faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval'
+    ),
     'mmseg/fcn': 'fcn_r50-d8_4xb2-40k_cityscapes-512x1024',
     'mmseg/segmenter': 'segmenter_vit-t_mask_8xb1-160k_ade20k-512x512',
     'mmpretrain/clip': 'vit-base-p32_pt-64xb64_in1k',
