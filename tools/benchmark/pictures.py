@@ -150,13 +150,15 @@ def _classification(config: Config, size: int) -> dict:
         if mask is not None:
             sample.set_mask(torch.from_numpy(np.asarray(mask)))
         samples.append(sample)
-    if not re.search('SelfSup|TwoNorm', preprocessor_type(config)):
+    sizes = _view_sizes(config, size)
+    several = len(sizes) > 1
+    if not several and not re.search('SelfSup', preprocessor_type(config)):
         channels = len(preprocessor.get('mean') or 'RGB')
         images = [image[:channels] for image in _images(size)]
         return dict(inputs=images, data_samples=samples)
     # These are collated before.
-    views = [torch.stack(_images(n)) for n in _view_sizes(config, size)]
-    inputs = views if len(views) > 1 else views[0]
+    views = [torch.stack(_images(n)) for n in sizes]
+    inputs = views if several else views[0]
     return dict(inputs=inputs, data_samples=samples)
 
 
