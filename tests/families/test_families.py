@@ -153,6 +153,11 @@ def test_reasons_fit_into_a_table():
     assert len(attempt(fail)) == 140
     assert attempt(fail).startswith('ValueError: a / b ccc')
 
+    def miss():
+        raise OSError('/home/me/a.py and https://some.where/else/b.pth and/or')
+
+    assert attempt(miss) == 'OSError: a.py and b.pth and/or'
+
     def refuse():
         raise Unfit('takes videos')
 

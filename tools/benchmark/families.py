@@ -101,6 +101,8 @@ def told(error: BaseException) -> str:
     """An exception in a line of a table."""
     # The registries put before it what they were building.
     text = re.sub(r'^class `\w+` in \S+: ', '', ' '.join(str(error).split()))
+    # A table names files, not where they lie.
+    text = re.sub(r'(https?:/|(?<!\w))/\S+/', '', text)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = text or f'in {frame.name} of {Path(frame.filename).name}'
     text = f'{type(error).__name__}: {text}'.replace('|', '/')

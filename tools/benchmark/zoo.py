@@ -40,6 +40,7 @@ CHOSEN = {
     'mmdet/sort': (
         'faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval'
     ),
+    'mmdet/v3det': 'faster_rcnn_r50_fpn_8x4_sample1e-3_mstrain_v3det_2x',
     'mmseg/fcn': 'fcn_r50-d8_4xb2-40k_cityscapes-512x1024',
     'mmseg/segmenter': 'segmenter_vit-t_mask_8xb1-160k_ade20k-512x512',
     'mmpretrain/clip': 'vit-base-p32_pt-64xb64_in1k',
