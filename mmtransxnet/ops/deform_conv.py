@@ -4,12 +4,16 @@ Dai et al., ICCV 2017, and Zhu et al., CVPR 2019. torchvision's kernels take
 offsets in mmcv's order: for every group and kernel position y, then x.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .common import kernels, upcast
+
+_OUTSIDE = 1e6  # pixels, beyond any image
 
 
 @torch.no_grad()
@@ -202,6 +206,8 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Write the modulated deformable convolution of ``input``.
 
+    Offsets and masks may be larger than stated: see :func:`_first_values`.
+
     Args:
         input (Tensor): Shape (B, C_in, H, W).
         weight (Tensor): Shape (C_out, C_in / group, kernel_h, kernel_w).
@@ -229,8 +235,13 @@ def modulated_deform_conv_forward(
         RuntimeError: If shapes do not match.
     """
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
+    points = deformable_group * kernel_h * kernel_w
     tensors = _operands(
-        input, weight, offset, mask, bias if with_bias else None
+        input,
+        weight,
+        _first_values(offset, 2 * points, output, 'offset'),
+        _first_values(mask, points, output, 'mask'),
+        bias if with_bias else None,
     )
     output.copy_(
         kernels().deform_conv2d(
@@ -296,17 +307,66 @@ def modulated_deform_conv_backward(
         with_bias (bool): Whether there is a bias.
     """
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w)
+    points = deformable_group * kernel_h * kernel_w
     grads = _backward(
         grad_output,
-        _operands(input, weight, offset, mask),
+        _operands(
+            input,
+            weight,
+            _first_values(offset, 2 * points, grad_output, 'offset'),
+            _first_values(mask, points, grad_output, 'mask'),
+        ),
         geometry,
         (group, deformable_group, True),
     )
-    targets = (grad_input, grad_weight, grad_offset, grad_mask)
-    for target, grad in zip(targets, grads, strict=False):
-        target.copy_(grad)
+    grad_input.copy_(grads[0])
+    grad_weight.copy_(grads[1])
+    for target, grad in ((grad_offset, grads[2]), (grad_mask, grads[3])):
+        target.copy_(_among_zeros(grad, target))
     if with_bias:
         grad_bias.copy_(grads[4])
+
+
+def _first_values(
+    values: Tensor, channels: int, output: Tensor, name: str
+) -> Tensor:
+    """Return what mmcv reads of offsets or masks.
+
+    mmcv does not look at their shape. Its kernel finds the value of channel
+    c at (y, x) as number ``(c * H_out + y) * W_out + x`` of what a sample
+    has, with the height and width of the output. Where they are larger than
+    the output the values come from other places than those they were
+    computed for: DyHead was published with this, for one level's offsets on
+    the smaller map of the next.
+
+    Args:
+        values (Tensor): Shape (B, C', H', W'), ``channels * H_out * W_out``
+            values a sample or more.
+        channels (int): Channels that the convolution needs.
+        output (Tensor): Of the convolution, shape (B, C_out, H_out, W_out).
+        name (str): Of the argument, for the error.
+
+    Returns:
+        Tensor: Shape (B, channels, H_out, W_out).
+
+    Raises:
+        RuntimeError: For fewer values, where mmcv reads beyond the end.
+    """
+    shape = (channels, *output.shape[2:])
+    flat = values.flatten(1)
+    if flat.size(1) < math.prod(shape):
+        raise RuntimeError(
+            f'{name} of shape {tuple(values.shape)} is too small: each '
+            f'sample needs as many values as {shape}'
+        )
+    return flat[:, : math.prod(shape)].unflatten(1, shape)
+
+
+def _among_zeros(grad: Tensor, values: Tensor) -> Tensor:
+    """Return a gradient of :func:`_first_values` as that of all values."""
+    flat = grad.flatten(1)
+    missing = math.prod(values.shape[1:]) - flat.size(1)
+    return F.pad(flat, (0, missing)).view(values.shape)
 
 
 def _operands(
@@ -321,6 +381,9 @@ def _operands(
         mask = input.new_zeros(input.size(0), 1)
     if bias is None:
         bias = input.new_zeros(weight.size(0))
+    # torchvision would read at whatever place a NaN is as an integer. mmcv
+    # finds it neither inside nor outside, and its sample is zero.
+    offset = upcast(offset).nan_to_num(_OUTSIDE, _OUTSIDE, -_OUTSIDE)
     return [upcast(t) for t in (input, weight, offset, mask, bias)]
 
 

@@ -23,6 +23,7 @@ from mmengine.logging import MMLogger, print_log
 from . import (
     attention,
     bbox,
+    carafe,
     deform_conv,
     focal_loss,
     nms,
@@ -68,6 +69,10 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         focal_loss.sigmoid_focal_loss_backward,
         focal_loss.softmax_focal_loss_forward,
         focal_loss.softmax_focal_loss_backward,
+        carafe.carafe_naive_forward,
+        carafe.carafe_naive_backward,
+        carafe.carafe_forward,
+        carafe.carafe_backward,
         attention.ms_deform_attn_forward,
         attention.ms_deform_attn_backward,
         get_compiler_version,

@@ -30,6 +30,11 @@ def roi_align_forward(
 
     He et al., Mask R-CNN, ICCV 2017, section 3.
 
+    Regions whose corners are in the wrong order, as Sparse R-CNN predicts
+    them at first, are read as mmcv's CUDA kernel reads them if ``aligned``
+    is set: mirrored, or as empty where the number of samples follows from
+    the size. Without ``aligned`` they are one pixel high or wide.
+
     Args:
         input (Tensor): Shape (B, C, H, W).
         rois (Tensor): Shape (N, 5).
@@ -47,16 +52,15 @@ def roi_align_forward(
             pixels are points in their centres.
 
     Raises:
-        RuntimeError: On the CPU, if a region has a negative size and
-            ``aligned`` is set. (On CUDA this would take a synchronisation,
-            and mmcv does not check it either.)
+        RuntimeError: On the CPU, if a corner is not finite. (On CUDA this
+            would take a synchronisation, and mmcv does not check it either.)
     """
     if rois.size(0) == 0:
         return
-    _check_sizes(rois, aligned)
+    _check_corners(rois)
     size = (aligned_height, aligned_width)
     features = upcast(input)
-    regions = rois.to(features.dtype)
+    regions = _ordered(rois.to(features.dtype), sampling_ratio)
     if pool_mode == _MAX:
         results = _max_align(
             features, regions, size, spatial_scale, sampling_ratio, aligned
@@ -113,7 +117,7 @@ def roi_align_backward(
     grad_input.copy_(
         kernels()._roi_align_backward(
             grad,
-            rois.to(grad.dtype),
+            _ordered(rois.to(grad.dtype), sampling_ratio),
             spatial_scale,
             aligned_height,
             aligned_width,
@@ -124,12 +128,22 @@ def roi_align_backward(
     )
 
 
-def _check_sizes(rois: Tensor, aligned: bool) -> None:
-    """Raise mmcv's error for negative sizes, before a kernel reads beyond."""
-    if aligned and not rois.is_cuda:
-        sizes = rois[:, 3:] - rois[:, 1:3]
-        if not bool((sizes >= 0).all()):
-            raise RuntimeError('ROIs in ROIAlign must not have negative size')
+def _check_corners(rois: Tensor) -> None:
+    """Raise an error where a kernel would read outside the feature map."""
+    if not rois.is_cuda and not bool(rois[:, 1:].isfinite().all()):
+        raise RuntimeError('corners of ROIs in ROIAlign must be finite')
+
+
+def _ordered(rois: Tensor, sampling_ratio: int) -> Tensor:
+    """Return regions that are empty where the number of samples is negative.
+
+    A bin of negative size gets no samples where their number follows from
+    it. torchvision's CPU kernel would allocate a negative number of them.
+    """
+    if sampling_ratio > 0:
+        return rois
+    corners = torch.maximum(rois[:, 3:], rois[:, 1:3])
+    return torch.cat([rois[:, :3], corners], 1)
 
 
 def _max_align(

@@ -202,6 +202,32 @@ def test_dtypes(device, dtype, tolerance, modulated):
         torch.testing.assert_close(low.double(), high, **close)
 
 
+@pytest.mark.parametrize('modulated', [False, True])
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_offsets_that_are_not_finite(device, value, modulated):
+    """A sample without a place is zero; torchvision's kernel crashed."""
+    geometry = GEOMETRIES[0]
+    maps = operands(geometry, device)
+    maps[1][0, 3, 1, 2] = value
+    far = [t.clone() for t in maps]
+    far[1][0, 3, 1, 2] = -50  # pixels
+    results = []
+    for group in (maps, far):
+        input, offset, mask, weight, bias = (t.requires_grad_() for t in group)
+        if modulated:
+            output = modulated_deform_conv2d(
+                input, offset, mask, weight, bias, *geometry
+            )
+        else:
+            output = deform_conv2d(input, offset, weight, *geometry)
+        output.square().sum().backward()
+        results.append(
+            [output, *(t.grad for t in group if t.grad is not None)]
+        )
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize('step', [1, 2, 32])
 def test_im2col_step_changes_nothing(step):
     geometry = GEOMETRIES[0]
@@ -220,6 +246,112 @@ def test_im2col_step_has_to_divide_the_batch():
         deform_conv2d(input, offset, weight, *geometry, False, 2)
 
 
+def spread_out(read, extra, seed=0):
+    """A larger map whose samples begin with the values of ``read``."""
+    batch, channels, height, width = read.shape
+    larger = torch.randn(
+        (batch, channels + extra[0], height + extra[1], width + extra[2]),
+        dtype=read.dtype,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    for b in range(batch):
+        memory = larger[b].view(-1)
+        for c in range(channels):
+            for y in range(height):
+                for x in range(width):
+                    # mmcv's index, with the height and width of the output
+                    at = (c * height + y) * width + x
+                    memory[at] = read[b, c, y, x]
+    return larger
+
+
+# What offsets and masks have beyond the output: channels, rows, columns.
+LARGER = [
+    ((0, 3, 2), (0, 3, 2)),  # as in DyHead
+    ((0, 0, 1), (0, 0, 0)),
+    ((0, 0, 0), (0, 2, 0)),
+    ((4, 0, 0), (1, 1, 0)),
+]
+
+
+@pytest.mark.distribution
+@pytest.mark.parametrize(('of_offset', 'of_mask'), LARGER)
+@pytest.mark.parametrize('geometry', GEOMETRIES)
+def test_values_beyond_the_output(geometry, of_offset, of_mask):
+    """The first values of a sample are read; the others have no gradient."""
+    input, offset, mask, weight, bias = operands(geometry)
+    exact = [t.requires_grad_() for t in (input, offset, mask, weight, bias)]
+    larger = [
+        t.detach().clone().requires_grad_()
+        for t in (
+            input,
+            spread_out(offset.detach(), of_offset),
+            spread_out(mask.detach(), of_mask),
+            weight,
+            bias,
+        )
+    ]
+    output = modulated_deform_conv2d(*larger, *geometry)
+    expected = plain(
+        *(t.detach() for t in exact[:4]), *geometry
+    ) + bias.detach().view(-1, 1, 1)
+    torch.testing.assert_close(output.detach(), expected)
+    factors = torch.randn_like(output)
+    (output * factors).sum().backward()
+    (modulated_deform_conv2d(*exact, *geometry) * factors).sum().backward()
+    for name, one, other in zip('iomwb', exact, larger, strict=True):
+        if name in 'om':
+            zeros = torch.zeros_like(other)
+            for b, grads in enumerate(one.grad):
+                zeros[b].view(-1)[: grads.numel()] = grads.reshape(-1)
+            torch.testing.assert_close(other.grad, zeros)
+        else:
+            torch.testing.assert_close(other.grad, one.grad)
+
+
+def test_values_beyond_the_output_gradient():
+    geometry = GEOMETRIES[2]
+    input, offset, mask, weight, bias = operands(geometry, batch=1)
+    offset, mask = spread_out(offset, (0, 2, 1)), spread_out(mask, (0, 1, 2))
+    assert torch.autograd.gradcheck(
+        lambda *tensors: modulated_deform_conv2d(*tensors, *geometry),
+        [t.requires_grad_() for t in (input, offset, mask, weight, bias)],
+        nondet_tol=1e-10,
+    )
+
+
+def test_values_beyond_the_output_in_slices():
+    """DyHead cuts offsets and masks out of one map: samples are apart."""
+    input, weight = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 3, 3)
+    both = torch.rand(2, 27, 8, 8)
+    offset, mask = both[:, :18], both[:, 18:].sigmoid()
+    assert not offset.is_contiguous()
+    results = [
+        modulated_deform_conv2d(input, *maps, weight, None, 1, 1)
+        for maps in ((offset, mask), (offset.contiguous(), mask.contiguous()))
+    ]
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize(
+    ('offset', 'mask', 'named'),
+    [((18, 4, 3), (9, 4, 4), 'offset'), ((18, 4, 4), (8, 4, 4), 'mask')],
+)
+def test_fewer_values_than_are_read(offset, mask, named):
+    """Where mmcv reads what lies behind the values there is an error."""
+    input, weight = torch.rand(2, 1, 4, 4), torch.rand(1, 1, 3, 3)
+    with pytest.raises(RuntimeError, match=f'{named} of shape .* too small'):
+        modulated_deform_conv2d(
+            input,
+            torch.rand(2, *offset),
+            torch.rand(2, *mask),
+            weight,
+            None,
+            1,
+            1,
+        )
+
+
 def test_inputs_smaller_than_the_kernel():
     input, offset = torch.rand(1, 1, 2, 2), torch.rand(1, 18, 2, 2)
     weight = torch.rand(1, 1, 3, 3)
@@ -231,8 +363,11 @@ def test_inputs_smaller_than_the_kernel():
     assert module(input, offset).shape == (1, 1, 2, 2)
 
 
-@pytest.mark.parametrize('shape', [(1, 16, 4, 4), (1, 18, 3, 4)])
+@pytest.mark.parametrize(
+    'shape', [(1, 16, 4, 4), (1, 18, 3, 4), (1, 18, 5, 4)]
+)
 def test_offsets_that_do_not_fit(shape):
+    """Without masks mmcv wants the output's size, larger is no better."""
     input, weight = torch.rand(1, 1, 4, 4), torch.rand(1, 1, 3, 3)
     with pytest.raises(RuntimeError, match='offset'):
         deform_conv2d(input, torch.rand(shape), weight, 1, 1)

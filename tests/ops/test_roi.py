@@ -172,13 +172,57 @@ def test_roi_align_empty(device, mode):
     assert not input.grad.any()
 
 
+# In x, in y, in both; as large as a bin, larger than the map.
+TURNED = [
+    [0, 17.4, 2.1, 3.3, 21.7],
+    [1, 2.0, 19.5, 9.5, 8.8],
+    [0, 22.7, 18.3, 4.2, 3.9],
+    [1, 6.0, 6.0, 5.5, 5.7],
+    [0, 60.0, 70.0, -40.0, -30.0],
+    [1, 2.0, 3.0, 19.0, 21.0],
+]
+
+
+@pytest.mark.distribution
 @pytest.mark.parametrize('mode', ['avg', 'max'])
-def test_roi_align_refuses_negative_sizes(mode):
-    rois = torch.tensor([[0, 5.0, 5.0, 2.0, 9.0]])
-    with pytest.raises(RuntimeError, match='negative size'):
-        roi_align(torch.ones(1, 1, 9, 9), rois, 2, 1.0, 0, mode, True)
-    output = roi_align(torch.ones(1, 1, 9, 9), rois, 2, 1.0, 0, mode, False)
-    assert torch.equal(output, torch.ones(1, 1, 2, 2))
+@pytest.mark.parametrize('ratio', [0, 2])
+def test_roi_align_turned_over_regions(device, mode, ratio):
+    """Corners in the wrong order are read as mmcv's CUDA kernel does."""
+    input = inputs(device)[0]
+    rois = torch.tensor(TURNED).to(input)
+    args = ((3, 2), 0.3, ratio, mode, True)
+    output = roi_align(input, rois, *args)
+    expected = plain_roi_align(input.cpu(), rois.cpu(), *args)
+    if mode == 'max' and device == 'cuda':
+        expected[expected == -1e4] = torch.finfo(torch.float32).min
+    torch.testing.assert_close(output.cpu(), expected)
+    assert torch.autograd.gradcheck(
+        lambda x: roi_align(x, rois, *args),
+        input.requires_grad_(),
+        nondet_tol=1e-12,
+        fast_mode=True,
+    )
+
+
+def test_roi_align_mirrors_turned_over_regions(device):
+    """With a fixed number of samples, as Sparse R-CNN has."""
+    input, rois = inputs(device)
+    mirrored = rois[:, [0, 3, 4, 1, 2]]
+    torch.testing.assert_close(
+        roi_align(input, mirrored, (3, 2), 0.3, 2, 'avg', True),
+        roi_align(input, rois, (3, 2), 0.3, 2, 'avg', True).flip(2, 3),
+    )
+    follows = roi_align(input, mirrored[:3], (3, 2), 0.3, 0, 'avg', True)
+    assert not follows.any()
+
+
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_roi_align_refuses_corners_without_place(mode, value):
+    rois = torch.tensor([[0, 5.0, 5.0, value, 9.0]])
+    for aligned in (False, True):
+        with pytest.raises(RuntimeError, match='must be finite'):
+            roi_align(torch.ones(1, 1, 9, 9), rois, 2, 1.0, 0, mode, aligned)
 
 
 def test_roi_align_takes_gradients_that_are_not_contiguous(device):

@@ -1,0 +1,178 @@
+"""TransXNet-T in place of the backbone of any model.
+
+What the model's own backbone returns for an image tells how many maps are
+asked for and at which strides; the necks and heads that read them get the
+channels of TransXNet's stages instead.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config, ConfigDict
+from pictures import BATCH
+from torch import Tensor, nn
+from zoo import Unfit, walk
+
+from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
+
+ARCH = 't'
+_HEADS = (
+    'rpn_head',
+    'bbox_head',
+    'mask_head',
+    'panoptic_head',
+    'decode_head',
+    'auxiliary_head',
+    'head',
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a backbone returns for an image.
+
+    Attributes:
+        channels: Channels of the map, or of a vector.
+        stride: Of the map, in pixels. A vector stands for the whole image,
+            as the last map does where it is pooled.
+        pooled: Whether it is a vector.
+    """
+
+    channels: int
+    stride: int
+    pooled: bool = False
+
+
+@torch.no_grad()
+def outputs_of(model: nn.Module, size: int) -> list[Output]:
+    """What the backbone of a model returns for images of a size.
+
+    Raises:
+        Unfit: It has none, or what it returns is no map and no vector.
+    """
+    if not isinstance(getattr(model, 'backbone', None), nn.Module):
+        raise Unfit('has no backbone of its own')
+    model.eval()  # of some backbones it returns None
+    try:
+        found = model.backbone(torch.zeros(BATCH, 3, size, size))
+    except TypeError as error:
+        raise Unfit('its backbone takes more than pictures') from error
+    maps = found if isinstance(found, list | tuple) else [found]
+    if not all(isinstance(m, Tensor) and m.dim() in (2, 4) for m in maps):
+        raise Unfit('its backbone returns neither maps nor vectors')
+    return [
+        Output(m.size(1), round(size / m.size(3)))
+        if m.dim() == 4
+        else Output(m.size(1), 32, pooled=True)
+        for m in maps
+    ]
+
+
+def stages_for(strides: Sequence[int]) -> tuple[int, ...]:
+    """The stages that return maps at these strides, or as many of the last.
+
+    Raises:
+        Unfit: There are not so many stages.
+    """
+    if len(strides) > NUM_STAGES:
+        raise Unfit(
+            f'asks for {len(strides)} maps, TransXNet has {NUM_STAGES}'
+        )
+    exact = [math.log2(stride / 4) for stride in strides]
+    if sorted(set(exact)) == exact and set(exact) <= set(range(NUM_STAGES)):
+        return tuple(int(stage) for stage in exact)
+    # Dilated backbones and plain transformers.
+    return tuple(range(NUM_STAGES - len(strides), NUM_STAGES))
+
+
+def put_in(config: Config, outputs: Sequence[Output]) -> None:
+    """Replace the backbone of a config by TransXNet-T.
+
+    Args:
+        config: The config, changed in place.
+        outputs: What :func:`outputs_of` found of the model's own backbone.
+
+    Raises:
+        Unfit: Nothing that reads the backbone says how many channels.
+    """
+    model = config.model
+    stages = stages_for([one.stride for one in outputs])
+    model.backbone = ConfigDict(
+        type='TransXNet', arch=ARCH, out_indices=stages
+    )
+    dims = [resolve_arch(ARCH)['embed_dims'][stage] for stage in stages]
+    known = dict(zip((one.channels for one in outputs), dims, strict=True))
+    if len(known) < len(dims):
+        known = {}  # all alike: only their order tells them apart
+    necks, heads = _listed(model.get('neck')), _heads(model)
+    pooled = all(one.pooled for one in outputs)
+    if necks and _exchange(necks[0], known, dims):
+        if pooled and 'with_avg_pool' in necks[0]:
+            necks[0]['with_avg_pool'] = True
+        return
+    if not necks and pooled:
+        model.neck = ConfigDict(type='GlobalAveragePooling')
+    if not sum(_exchange(head, known, dims) for head in heads):
+        raise Unfit('no neck and no head says how many channels it reads')
+
+
+def _listed(part: object) -> list[dict]:
+    """A part of a model as a list, whether there are none, one or many."""
+    parts = part if isinstance(part, list | tuple) else [part]
+    return [one for one in parts if isinstance(one, dict)]
+
+
+def _heads(model: ConfigDict) -> list[dict]:
+    """The heads, and what inside them has an index of maps of its own."""
+    heads = [head for name in _HEADS for head in _listed(model.get(name))]
+    return [
+        node
+        for head in heads
+        for node in walk(head)
+        if node is head or 'in_index' in node
+    ]
+
+
+def _exchange(
+    reader: dict, known: dict[int, int], dims: Sequence[int]
+) -> bool:
+    """Give a neck or a head the new channels; whether it reads any.
+
+    Args:
+        reader: Config of the neck or head.
+        known: New channels by the old ones, if those are all different.
+        dims: New channels in the order of the maps.
+    """
+    changed = False
+    for key in ('in_channels', 'c1_in_channels'):
+        old = reader.get(key)
+        # The second of them is always that of the first map.
+        index = reader.get('in_index') if key == 'in_channels' else 0
+        if isinstance(old, list | tuple):
+            # Some necks insist on a tuple.
+            reader[key] = type(old)(_several(old, index, known, dims))
+        elif isinstance(old, int):
+            reader[key] = (
+                known.get(old, dims[-1]) if index is None else dims[index]
+            )
+        else:
+            continue
+        changed = True
+    if changed and reader.get('num_convs') == 0:
+        reader['channels'] = reader['in_channels']  # it has to be the same
+    return changed
+
+
+def _several(
+    old: Sequence[int],
+    index: Sequence[int] | None,
+    known: dict[int, int],
+    dims: Sequence[int],
+) -> list[int]:
+    """The channels of several maps: by their places, or by the old ones."""
+    if index is None and all(channels in known for channels in old):
+        return [known[channels] for channels in old]
+    places = range(len(old)) if index is None else index
+    return [dims[place] for place in places]
