@@ -89,8 +89,12 @@ class Handler(DynamicRendezvousHandler):
         met = super().next_rendezvous()
         store = PrefixStore('by-node-rank', met.store)
         rank = self.place.rank
-        if store.add(f'machine {rank}', 1) > 1:
-            raise RendezvousError(f'NODE_RANK={rank} is on two machines')
+        store.set(str(met.rank), str(rank))
+        ranks = [int(store.get(str(n))) for n in range(met.world_size)]
+        if len(set(ranks)) < len(ranks):
+            raise RendezvousError(
+                f'NODE_RANK must differ between machines, not be {ranks}'
+            )
         # Unlike torchrun's count of restarts, also one after a machine that
         # was lost without a word.
         self._rounds += 1
@@ -103,12 +107,13 @@ class Handler(DynamicRendezvousHandler):
         )
 
 
-def meet(parameters: RendezvousParameters, place: Place) -> Handler:
+def meet(parameters: RendezvousParameters) -> Handler:
     """Connect to the first machine, or be it.
 
     Raises:
         RendezvousError: It does not answer in time, or the port is taken.
     """
+    place = place_of_this_machine()
     if place.rank > 0:
         try:
             wait_for_port(place.host, place.port, place.patience)
@@ -226,9 +231,7 @@ def main() -> None:
     """Hand over to torchrun."""
     args = parse_args()
     place = place_of_this_machine()
-    rendezvous_handler_registry.register(
-        _NAME, lambda parameters: meet(parameters, place)
-    )
+    rendezvous_handler_registry.register(_NAME, meet)
     # As torchrun's flags of that name, which older versions do not have.
     os.environ['PET_SIGNALS_TO_HANDLE'] = (
         'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'

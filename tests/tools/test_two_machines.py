@@ -153,7 +153,7 @@ def test_two_machines(machines, configs, tmp_path):
             'dist_train.sh', configs['classifier'], 1,
             '--work-dir', tmp_path / machine.name, '--resume',
             '--cfg-options', 'model.backbone.init_cfg=None',
-            'train_cfg.max_iters=60', 'train_cfg.val_interval=60',
+            'train_cfg.max_iters=30', 'train_cfg.val_begin=31',
             MASTER_ADDR='first', MAX_RESTARTS='1',
         )  # fmt: skip
 
@@ -171,14 +171,14 @@ def test_two_machines(machines, configs, tmp_path):
     assert told.count('no checkpoint in') == 1
     assert 'resumed epoch: 0, iter: ' in told
     # What is saved is with the first; the second has had it from there.
-    assert (tmp_path / 'first/iter_60.pth').exists()
+    assert (tmp_path / 'first/iter_30.pth').exists()
     assert not list((tmp_path / 'second').glob('*.pth'))
 
     predictions = tmp_path / 'predictions.pkl'
     copies = [tmp_path / f'{one.name}.pth' for one in machines]
     runs = []
     for machine, copy in zip(machines, copies, strict=True):
-        shutil.copy(tmp_path / 'first/iter_60.pth', copy)
+        shutil.copy(tmp_path / 'first/iter_30.pth', copy)
         runs.append(
             machine.start(
                 'dist_test.sh', configs['classifier'], copy, 1,
