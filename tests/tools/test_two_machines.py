@@ -1,7 +1,8 @@
 """Two machines that do not know each other's names train and evaluate.
 
 They are network namespaces joined by a cable, each with a name that it maps
-to loopback itself, as Debian does, and with files of its own.
+to loopback itself, as Debian does, and with files of its own. What the second
+calls ``head`` is the first, which maps this to loopback as well.
 """
 
 import os
@@ -17,7 +18,8 @@ import pytest
 from helpers import ROOT, free_port
 
 PICTURES = 'imagenet/val/*/*.jpg'
-ADDRESSES = ('10.77.0.1', '10.77.0.2')
+# The order of their text is not that of the machines.
+ADDRESSES = ('10.77.0.9', '10.77.0.10')
 
 
 class Machine:
@@ -40,10 +42,10 @@ class Machine:
     def boot(self):
         hosts = Path('/etc/netns', self.namespace, 'hosts')
         hosts.parent.mkdir(parents=True)
-        known = f'127.0.0.1 localhost\n127.0.1.1 {self.name}\n'
-        if self.number == 1:
-            known += f'{ADDRESSES[0]} first\n'
-        hosts.write_text(known)
+        hosts.write_text(
+            f'127.0.0.1 localhost\n127.0.1.1 {self.name}\n'
+            + ('127.0.1.1 head\n', f'{ADDRESSES[0]} head\n')[self.number]
+        )
         # No name server, for which everything would wait.
         hosts.with_name('resolv.conf').write_text('')
         ip('netns', 'add', self.namespace)
@@ -154,7 +156,7 @@ def test_two_machines(machines, configs, tmp_path):
             '--work-dir', tmp_path / machine.name, '--resume',
             '--cfg-options', 'model.backbone.init_cfg=None',
             'train_cfg.max_iters=30', 'train_cfg.val_begin=31',
-            MASTER_ADDR='first', MAX_RESTARTS='1',
+            MASTER_ADDR='head', MAX_RESTARTS='1',
         )  # fmt: skip
 
     (one, log), (lost, lost_log) = train(first), train(second)
