@@ -102,11 +102,11 @@ def prepare_launch(config: Config) -> None:
     _export_rank(config.launcher, on_cpus)
     if not dist.is_initialized():
         _choose_interface()
-        with _naming_the_place():
-            if on_cpus:
+        if on_cpus:
+            with _naming_the_place():
                 dist.init_process_group('gloo', **_meet())
-            else:
-                _launch_on_gpus(config)
+        else:
+            _launch_on_gpus(config)
     if on_cpus:
         config.sync_bn = None
         config.model_wrapper_cfg = dict(
@@ -121,7 +121,8 @@ def _launch_on_gpus(config: Config) -> None:
     set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
     settings = dict(environment.get('dist_cfg', {}))
     if get_device() == 'cuda' and 'init_backend' not in settings:
-        settings.update(_meet())
+        with _naming_the_place():
+            settings.update(_meet())
     init_dist(config.launcher, **settings)
 
 

@@ -24,6 +24,8 @@ def test_streams_and_places_differ():
     small = range(3)
     places = [
         *((STEP, *p) for p in itertools.product(seeds, small, small)),
+        # As many numbers: the tag alone distinguishes.
+        *((SAMPLE, *p) for p in itertools.product(seeds, small, small)),
         *((SAMPLE, *p) for p in itertools.product(seeds, small, small, small)),
     ]
     for values in zip(*(drawn(*place) for place in places), strict=True):
