@@ -27,6 +27,9 @@ _NUMBERS += ['b1', 'f2', 'f4', 'f8']
 # Every TransXNet has it; what stands before it in a file says what it is.
 STEM = 'patch_embed.proj.conv.weight'
 
+# At most one file: what was read for a check and will be loaded.
+_kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+
 _STATISTICS = ('min', 'max', 'mean', 'current')
 
 
@@ -76,6 +79,8 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a ``.pth`` or ``.safetensors`` file, whatever it is called.
 
+    What :func:`keep` has of it is not read again.
+
     Args:
         path: The file.
         map_location: Where tensors go, as in ``torch.load``; safetensors
@@ -91,6 +96,8 @@ def read_checkpoint(
             that are not numbers.
     """
     path = _expanded(path)
+    if _identity(path) in _kept:
+        return dict(_kept[_identity(path)])
     if not os.path.isfile(path):  # Path's raises for very long names
         raise ValueError(f'checkpoint {path} is not a file')
     try:
@@ -121,6 +128,31 @@ def read_checkpoint(
     _check_arguments(content, path)
     _check_numbers(content, path)
     return dict(content)
+
+
+def keep(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Spare those who read a file next the reading, one file at a time.
+
+    Args:
+        path: The file; it need not be on this machine.
+        content: What it holds, on the CPU.
+    """
+    forget()
+    _kept[_identity(_expanded(path))] = content
+
+
+def forget() -> None:
+    """Let go of what is kept: it is in the model now, or not needed."""
+    _kept.clear()
+
+
+def _identity(path: Path) -> tuple[Any, ...]:
+    """What tells a file from another, and from itself before a change."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # not here; a name that no file has
+        return (str(path),)
+    return str(path), found.st_mtime_ns, found.st_size
 
 
 def _expanded(path: str | Path) -> Path:

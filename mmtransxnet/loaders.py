@@ -19,6 +19,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmtransxnet.checkpoint import (
     STEM,
+    forget,
     raw_state_dict,
     read_checkpoint,
     state_dict_of,
@@ -60,7 +61,9 @@ def path_of(source: str) -> Path:
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a file; see :func:`read_checkpoint`."""
-    return _normal(read_checkpoint(filename, map_location))
+    content = _normal(read_checkpoint(filename, map_location))
+    forget()
+    return content
 
 
 def load_from_http(filename: str, map_location: Any = None) -> dict:

@@ -5,7 +5,9 @@
 #
 # GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (8), SRUN_ARGS, PORT.
 # GRACE_SECONDS (120): how long before its time limit the run is told to save.
-# A run that was told to stop (status 75) is queued again and goes on.
+# A run that was told to stop (status 75) is queued again and goes on. With
+# --resume the same job may be submitted again and again, from the beginning.
+# RENDEZVOUS_SECONDS (600): how long its processes wait for each other.
 set -euo pipefail
 if [ $# -lt 3 ]; then
     sed -n 's/^# \{0,1\}//p' "$0" | sed 1d >&2

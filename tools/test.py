@@ -1,6 +1,7 @@
 """Evaluate a checkpoint of any model with the metrics of its config."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -12,6 +13,7 @@ from mmtransxnet.engine import (
     check_checkpoint,
     check_folder,
     closing_process_group,
+    in_turn,
     load_run,
     report_user_errors,
     run_parser,
@@ -92,7 +94,7 @@ def evaluate(args: argparse.Namespace) -> None:
     apply_flags(config, args)
     runner = build_runner(config, ['test'])
     model = runner.model.module if args.tta else runner.model
-    check_checkpoint(args.checkpoint, model, args.config)
+    in_turn(partial(check_checkpoint, args.checkpoint, model, args.config))
     if args.out:
         # mmdet's packs masks, which are large.
         scope = config.get('default_scope')

@@ -1,7 +1,8 @@
 """Train any model of the suite, or any other, from its config."""
 
 import argparse
-import os
+from functools import partial
+from typing import Any
 
 from mmengine.config import Config
 from torch import nn
@@ -12,8 +13,8 @@ from mmtransxnet.engine import (
     check_checkpoint,
     check_compiler,
     checkpoint_to_load,
-    checkpoints_of,
     closing_process_group,
+    in_turn,
     load_run,
     report_user_errors,
     run_parser,
@@ -30,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         help='resume from this checkpoint, or without a value from the '
-        'newest whole one in the work directory',
+        'newest whole one in the work directory; begin if there is none yet',
     )
     parser.add_argument(
         '--amp',
@@ -56,20 +57,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def was_restarted(config: Config) -> bool:
-    """Whether torchrun started this run again and there is work to go on."""
-    restarts = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'))
-    return restarts > 0 and bool(checkpoints_of(config.work_dir))
-
-
 def apply_flags(config: Config, args: argparse.Namespace) -> None:
     """Write the flags of training into the config."""
-    if args.resume or was_restarted(config):
-        config.resume = True
-        # A file to resume from is older than what a restart has saved.
-        named = args.resume not in (None, 'auto')
-        named = named and not was_restarted(config)
-        config.load_from = args.resume if named else None
     if args.amp:
         config.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
     if args.compile:
@@ -91,20 +80,24 @@ def train(args: argparse.Namespace) -> None:
     """Check what can be checked in seconds, then train."""
     config = load_run(args)
     apply_flags(config, args)
-    checkpoint = checkpoint_to_load(config)
+    checkpoint = checkpoint_to_load(config, args.resume)
     if checkpoint and 'backbone' in config.model:
         # The checkpoint has all weights; the file that the backbone
         # once started from may be gone.
         config.model.backbone.init_cfg = None
     runner = build_runner(config, ['train', 'val'])
     if checkpoint:
-        model = runner.model
-        if not isinstance(model, nn.Module):  # sharded: not built yet
-            model = build_on_meta(config)
-        # What is resumed is the same model.
-        allow = [] if config.resume else config.get('load_allow', [])
-        check_checkpoint(checkpoint, model, args.config, allow)
+        in_turn(partial(check_weights, config, runner.model, args.config))
     runner.train()
+
+
+def check_weights(config: Config, model: Any, name: str) -> None:
+    """Check that the file a run starts from fits its model."""
+    if not isinstance(model, nn.Module):  # sharded: not built yet
+        model = build_on_meta(config)
+    # What is resumed is the same model.
+    allow = [] if config.resume else config.get('load_allow', [])
+    check_checkpoint(config.load_from, model, name, allow)
 
 
 def main() -> None:

@@ -2,7 +2,11 @@
 
 from mmtransxnet.engine.compile import check_compiler
 from mmtransxnet.engine.config import load_config
-from mmtransxnet.engine.distributed import closing_process_group, use_fsdp
+from mmtransxnet.engine.distributed import (
+    closing_process_group,
+    in_turn,
+    use_fsdp,
+)
 from mmtransxnet.engine.errors import UserError, report_user_errors
 from mmtransxnet.engine.flags import (
     build_runner,
@@ -17,7 +21,7 @@ from mmtransxnet.engine.preflight import (
     check_folder,
     check_init_weights,
 )
-from mmtransxnet.engine.resume import checkpoint_to_load, checkpoints_of
+from mmtransxnet.engine.resume import checkpoint_to_load
 
 __all__ = [
     'UserError',
@@ -28,9 +32,9 @@ __all__ = [
     'check_folder',
     'check_init_weights',
     'checkpoint_to_load',
-    'checkpoints_of',
     'closing_process_group',
     'config_parser',
+    'in_turn',
     'inspect_layout',
     'load_config',
     'load_run',

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
-from mmtransxnet.engine.distributed import is_first_process
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.samples import (
     BadSampleError,
@@ -320,7 +320,7 @@ class BadDataHook(Hook):
         self._tell(runner)
 
     def _tell(self, runner: Runner) -> None:
-        if not is_first_process():
+        if not is_main_process():
             return
         found = self._record.read()
         for problem in found:

@@ -25,6 +25,10 @@ _BUILDERS = dict(
 )
 
 
+STATUS = 2
+"""Exit status after an error that the user can mend."""
+
+
 class UserError(Exception):
     """Bad input; the message names the thing and the remedy."""
 
@@ -39,7 +43,7 @@ def report_user_errors() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _exit(_line(error))
+        _exit(line_of(error))
     # Constructors raise almost anything for what they cannot use.
     except Exception as error:
         part = _part_being_built(error.__traceback__)
@@ -49,19 +53,26 @@ def report_user_errors() -> Iterator[None]:
 
 
 def _exit(message: str) -> None:
+    tell(message)
+    sys.exit(STATUS)
+
+
+def tell(message: str) -> None:
+    """Print an error of the user's, at once."""
     sys.stderr.write(f'error: {message}\n')
-    sys.exit(2)
+    sys.stderr.flush()
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: UserError) -> str:
     """What was said first.
 
     mmengine's registries put words before it; from a worker of a DataLoader
     comes a text that ends with it.
     """
-    while isinstance(error.__context__, UserError):
-        error = error.__context__
-    return str(error).rpartition(f'{UserError.__name__}: ')[2].strip()
+    first: BaseException = error
+    while isinstance(first.__context__, UserError):
+        first = first.__context__
+    return str(first).rpartition(f'{UserError.__name__}: ')[2].strip()
 
 
 def in_a_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmtransxnet.engine.bad_data import guard_data, record_of
 from mmtransxnet.engine.config import load_config
-from mmtransxnet.engine.distributed import is_first_process, prepare_launch
+from mmtransxnet.engine.distributed import in_turn, prepare_launch
 from mmtransxnet.engine.options import OptionsAction
 from mmtransxnet.engine.preflight import (
     check_data,
@@ -55,10 +55,10 @@ def run_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def load_run(args: argparse.Namespace) -> Config:
-    """Read the config of a run with the shared flags in it.
+    """Read the config of a run with the shared flags in it; join the others.
 
     Raises:
-        UserError: As :func:`load_config`.
+        UserError: As :func:`load_config` and :func:`prepare_launch`.
     """
     config = load_config(args.config, args.cfg_options, args.data_root)
     config.launcher = args.launcher
@@ -66,11 +66,12 @@ def load_run(args: argparse.Namespace) -> Config:
     if args.work_dir:
         config.work_dir = args.work_dir
     config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')
+    prepare_launch(config)
     return config
 
 
 def build_runner(config: Config, splits: Sequence[str]) -> Runner:
-    """Check all files it reads, join the other processes, build the Runner.
+    """Check all files it reads, then build the Runner.
 
     Args:
         config: The run.
@@ -78,17 +79,19 @@ def build_runner(config: Config, splits: Sequence[str]) -> Runner:
             ``'test'``.
 
     Raises:
-        UserError: As :func:`check_data`, :func:`check_init_weights`,
-            :func:`prepare_launch` and :func:`record_of`.
+        UserError: As :func:`check_data`, :func:`check_init_weights` and
+            :func:`record_of`.
     """
     record = record_of(config)
-    if is_first_process():  # the others would find the same
+
+    def check() -> None:
         check_folder(config.work_dir, '--work-dir')
         check_data(config, splits)
         check_init_weights(config)
         if record and 'train' in splits and not config.get('resume'):
             record.clear()
-    prepare_launch(config)
+
+    in_turn(check)
     if 'runner_type' in config:
         runner = RUNNERS.build(config)
     else:

@@ -8,17 +8,21 @@ own loops depends on all random numbers since its start.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.registry import LOOPS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+)
 from torch.utils.data import DataLoader, Dataset
 
 from mmtransxnet.engine.errors import UserError
-from mmtransxnet.engine.rng import seed_everything
+from mmtransxnet.engine.rng import SAMPLE, STEP, seed_everything
 
 _VALIDATED = 'last_validation'
 """Entry of the message hub: the iteration of the last validation."""
@@ -83,7 +87,7 @@ class SeededDataset(Dataset):
 
     def __getitem__(self, sample: tuple[tuple[int, ...], int]) -> Any:
         entropy, index = sample
-        seed_everything(*entropy)
+        seed_everything(SAMPLE, *entropy)
         return self.dataset[index]
 
 
@@ -101,11 +105,27 @@ def _number(loader: DataLoader, seed: int) -> None:
 
 
 class _Resumable:
-    """What both loops share."""
+    """What both loops share.
+
+    Args:
+        runner: The Runner.
+        dataloader: A loader, or the config of one.
+        *args: As mmengine's.
+        **kwargs: As mmengine's.
+    """
 
     runner: Any
     dataloader: Any
     _iter: int
+
+    def __init__(
+        self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        # Before mmengine's loops see the loader: one of 0.10.7 begins to read
+        # at once, and workers that persist keep the parts they began with.
+        BaseLoop.__init__(cast(BaseLoop, self), runner, dataloader)
+        _number(self.dataloader, runner.seed)
+        super().__init__(runner, self.dataloader, *args, **kwargs)  # type: ignore[call-arg]
 
     def _validate_if_due(self) -> None:
         """Run the validation that a killed run did not come to."""
@@ -134,15 +154,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """mmengine's ``EpochBasedTrainLoop`` that resumes exactly.
 
     Also in the middle of an epoch, and a validation that was interrupted.
-
-    Args:
-        *args: As mmengine's.
-        **kwargs: As mmengine's.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _number(self.dataloader, self.runner.seed)
 
     def run(self) -> torch.nn.Module:
         """Train."""
@@ -186,7 +198,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Train a step."""
-        seed_everything(self.runner.seed, get_rank(), self._iter)
+        seed_everything(STEP, self.runner.seed, get_rank(), self._iter)
         super().run_iter(idx, data_batch)
 
     def _is_validation_due(self) -> bool:
@@ -218,7 +230,6 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         sampler: Any = self.dataloader.sampler
         if isinstance(sampler, InfiniteSampler):
             sampler.indices = sampler._indices_of_rank()
-        _number(self.dataloader, self.runner.seed)
 
     def run(self) -> torch.nn.Module:
         """Train."""
@@ -253,7 +264,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
     def run_iter(self, data_batch: Any) -> None:
         """Train a step."""
-        seed_everything(self.runner.seed, get_rank(), self._iter)
+        seed_everything(STEP, self.runner.seed, get_rank(), self._iter)
         super().run_iter(data_batch)
 
     def _is_validation_due(self) -> bool:

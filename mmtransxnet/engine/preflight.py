@@ -12,8 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
-from mmtransxnet.engine.distributed import is_first_process
+from mmtransxnet.checkpoint import keep, read_checkpoint, state_dict_of
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.options import shortened
@@ -100,7 +99,7 @@ def check_init_weights(config: Config) -> None:
     backbone = config.model.get('backbone', {})
     init = backbone.get('init_cfg') or {}
     source = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
-    if not source or not is_first_process():
+    if not source:
         return
     scratch = 'start from scratch with --cfg-options'
     scratch = f'{scratch} model.backbone.init_cfg=None'
@@ -139,14 +138,15 @@ def check_checkpoint(
     if '://' in path and not path.startswith(LOCATED):
         return
     try:
-        state = state_dict_of(read_checkpoint(path_of(path)))
+        content = read_checkpoint(path_of(path))
     except ValueError as error:
         raise UserError(str(error)) from error
+    keep(path_of(path), content)  # for the Runner, which loads it next
     expected = {
         name.removeprefix('module.'): value
         for name, value in model.state_dict().items()
     }
-    outcome = fit(state, expected, allow)
+    outcome = fit(state_dict_of(content), expected, allow)
     if outcome.problems:
         raise UserError(
             f'checkpoint {path} does not fit the model of {config_name}: '

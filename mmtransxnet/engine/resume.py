@@ -1,17 +1,20 @@
 """Which checkpoint an interrupted run goes on from."""
 
 import logging
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
-from mmtransxnet.checkpoint import read_checkpoint
+from mmtransxnet.checkpoint import keep, read_checkpoint
 from mmtransxnet.engine.checkpoints import INTERRUPTED, LAST
-from mmtransxnet.engine.distributed import num_processes
+from mmtransxnet.engine.distributed import decided_by_first
 from mmtransxnet.engine.errors import UserError
 
 # What the hooks of this suite and mmengine's call checkpoints of a run. The
@@ -49,20 +52,29 @@ def checkpoints_of(work_dir: str | Path) -> list[Path]:
     """Checkpoints of a run in a folder, the newest first."""
     folder = Path(work_dir)
     found = {path for name in _PATTERNS for path in folder.glob(name)}
-    last = folder / LAST
-    if last.is_file():
-        named = last.read_text(errors='replace').strip()
-        # By name as well: the folder may have moved.
-        for path in (Path(named), folder / Path(named).name):
-            if named and path.is_file():
-                found.add(path)
+    named = _named_last(folder)
+    # By name as well: the folder may have moved.
+    for path in (Path(named), folder / Path(named).name):
+        if named and os.path.isfile(path):
+            found.add(path)
     distinct = {path.resolve(): path for path in sorted(found)}
     return sorted(distinct.values(), key=lambda path: path.stat().st_mtime_ns)[
         ::-1
     ]
 
 
-def newest_checkpoint(work_dir: str | Path) -> tuple[Path, dict[str, Any]]:
+def _named_last(folder: Path) -> str:
+    """What ``last_checkpoint`` says, nothing if nothing sensible."""
+    last = folder / LAST
+    if not last.is_file():
+        return ''
+    text = last.read_text(errors='replace').strip()
+    return text if text.isprintable() else ''
+
+
+def newest_checkpoint(
+    work_dir: str | Path,
+) -> tuple[str, dict[str, Any]] | None:
     """The newest checkpoint that is whole, and what it holds.
 
     What is not is reported and skipped.
@@ -70,46 +82,88 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path, dict[str, Any]]:
     Args:
         work_dir: Folder of the run.
 
+    Returns:
+        The file and its content; None if the run has saved nothing yet.
+
     Raises:
-        UserError: There is none.
+        UserError: There are checkpoints, and none is whole.
     """
     problems = []
     for path in checkpoints_of(work_dir):
         try:
-            return path, read_training_state(path)
+            return str(path), read_training_state(path)
         except ValueError as error:
             problems.append(str(error))
             print_log(f'Skipped: {error}', 'current', logging.WARNING)
-    told = '; '.join(problems) or f'no checkpoint in {work_dir}'
-    raise UserError(
-        f'--resume: {told}. Start without --resume, or name the --work-dir '
-        'of the interrupted run'
+    named = _named_last(Path(work_dir))
+    if named and not problems:
+        problems = [f'{work_dir}/{LAST} names {named}, which is not there']
+    if problems:
+        raise UserError(
+            f'--resume: {"; ".join(problems)}. Start without --resume, or '
+            'name the --work-dir of the interrupted run'
+        )
+    print_log(f'--resume: no checkpoint in {work_dir}, the run begins')
+    return None
+
+
+def checkpoint_to_load(
+    config: Config, resume: str | None = None
+) -> str | None:
+    """The file a run starts from, or None; see :func:`adopt`.
+
+    The first process chooses and reads; the others get what it has read, so
+    they go on from the same state whatever they see of its folder.
+
+    Args:
+        config: The run. ``resume`` and ``load_from`` become what the Runner
+            is to do.
+        resume: File to go on from; ``'auto'`` for the newest in the work
+            directory, if there is one. None leaves it to the config.
+
+    Raises:
+        UserError: The run is to be resumed, and the checkpoint is not there
+            or not whole.
+    """
+    if resume is None and config.get('resume'):
+        resume = config.get('load_from') or 'auto'
+    restarted = config.launcher != 'none' and _was_restarted()
+    chosen = decided_by_first(
+        partial(_choose, config.work_dir, resume, restarted)
+    )
+    config.resume = chosen is not None
+    if chosen is None:
+        return config.get('load_from')
+    path, content = chosen
+    keep(path, content)
+    config.load_from = path
+    adopt(config, content, path)
+    return path
+
+
+def _was_restarted() -> bool:
+    """Whether these processes follow others that torchrun started."""
+    rounds = int(os.environ.get('RENDEZVOUS_ROUND', '1'))
+    return (
+        rounds > 1 or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
     )
 
 
-def checkpoint_to_load(config: Config) -> str | None:
-    """The file a run starts from, or None; see :func:`adopt`.
-
-    Args:
-        config: The run. If it resumes, ``load_from`` is set to the file.
-
-    Raises:
-        UserError: The run is to be resumed, and there is no checkpoint to
-            go on from.
-    """
-    if not config.get('resume'):
-        return config.get('load_from')
-    if config.get('load_from'):
-        path = config.load_from
-        try:
-            content = read_training_state(path)
-        except ValueError as error:
-            raise UserError(f'--resume: {error}') from error
-    else:
-        found, content = newest_checkpoint(config.work_dir)
-        path = config.load_from = str(found)
-    adopt(config, content, path)
-    return path
+def _choose(
+    work_dir: str, resume: str | None, restarted: bool
+) -> tuple[str, dict[str, Any]] | None:
+    """The file to go on from and its content, None to begin."""
+    if restarted and checkpoints_of(work_dir):
+        # A file to resume from is older than what has been saved since.
+        resume = 'auto'
+    if resume is None:
+        return None
+    if resume == 'auto':
+        return newest_checkpoint(work_dir)
+    try:
+        return resume, read_training_state(resume)
+    except ValueError as error:
+        raise UserError(f'--resume: {error}') from error
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
@@ -176,7 +230,7 @@ def _differences(
     config: Config, meta: Mapping[str, Any], seed: int | None
 ) -> Iterator[str]:
     """What distinguishes a run from the one that was interrupted."""
-    processes = num_processes(config.launcher)
+    processes = get_world_size()
     before = meta.get('processes', processes)
     if before != processes:
         yield f'from a run of {before} processes, this one has {processes}'

@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
+STEP = 0
+"""Stream of what a training step draws."""
+
+SAMPLE = 1
+"""Stream of what the loading of a sample draws."""
+
 
 def random_states() -> dict[str, Any]:
     """States of Python, numpy, torch and this process's GPU."""
@@ -32,9 +38,19 @@ def set_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(states['cuda'])
 
 
-def seed_everything(*entropy: int) -> None:
-    """Start all random number generators from a state for these numbers."""
-    state = np.random.SeedSequence(entropy).generate_state(4)
+def seed_everything(stream: int, seed: int, *place: int) -> None:
+    """Start all random number generators from a state for these numbers.
+
+    Args:
+        stream: What draws from them, one of the constants above. States of
+            different streams differ, whatever the other numbers.
+        seed: Seed of the run.
+        *place: Where the run is, always as many numbers in a stream.
+    """
+    # A key of its own: numbers in one sequence may run into each other, and
+    # zeros at its end do not count.
+    sequence = np.random.SeedSequence(seed, spawn_key=(stream, *place))
+    state = sequence.generate_state(4)
     random.seed(int(state[0]))
     np.random.seed(state[1])
     seed = int(state[2]) << 32 | int(state[3])

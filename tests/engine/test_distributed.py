@@ -10,10 +10,17 @@ import torch.multiprocessing as mp
 from helpers import MICRO, ROOT, free_port
 from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, init_default_scope
+from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
 import mmtransxnet  # noqa: F401
-from mmtransxnet.engine import UserError, distributed, load_config, use_fsdp
+from mmtransxnet.engine import (
+    UserError,
+    build_runner,
+    distributed,
+    load_config,
+    use_fsdp,
+)
 
 CLASSIFIER = 'classification/transxnet_t_digits'
 SEGMENTOR = 'segmentation/sfpn_transxnet_t_digits'
@@ -100,6 +107,7 @@ def alone(monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '1')
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     monkeypatch.setenv('MASTER_PORT', free_port())
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'lo')
     yield
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -133,13 +141,55 @@ def test_slurm_says_ranks_in_its_own_words(alone, monkeypatch):
         assert os.environ.pop(name) in ('0', '1')
 
 
-def test_on_a_gpu_a_launch_is_mmengines(monkeypatch):
+def test_on_a_gpu_a_launch_is_mmengines(alone, monkeypatch, recwarn):
+    """All but the device and its backend."""
+    devices = []
     monkeypatch.setattr(distributed, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'set_device', devices.append)
     config = launched()
+    config.env_cfg.dist_cfg = dict(backend='gloo', timeout=77)
     distributed.prepare_launch(config)
-    assert not dist.is_initialized()
+    assert dist.get_world_size() == 1
+    assert devices == [0]
     assert config.sync_bn == 'torch'
     assert 'model_wrapper_cfg' not in config
+    set_multi_processing(**config.env_cfg.mp_cfg, distributed=True)
+    assert not [w for w in recwarn if 'start method' in str(w.message)]
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_the_others_do_not_come(alone, monkeypatch, device):
+    """One line that names the place, after the time that was set."""
+    monkeypatch.setattr(distributed, 'get_device', lambda: device)
+    monkeypatch.setattr(torch.cuda, 'set_device', lambda number: None)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RENDEZVOUS_SECONDS', '1')
+    place = f'127.0.0.1:{os.environ["MASTER_PORT"]} within 1 s'
+    with pytest.raises(UserError, match=f'0 of 2 has not met.*{place}'):
+        distributed.prepare_launch(launched())
+
+
+def test_gloo_listens_where_the_others_are(alone, monkeypatch):
+    monkeypatch.delenv('GLOO_SOCKET_IFNAME', raising=False)
+    distributed.prepare_launch(launched())
+    assert os.environ['GLOO_SOCKET_IFNAME'] == 'lo'
+
+
+def test_the_user_says_where_gloo_listens(alone, monkeypatch):
+    monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'l')  # a prefix will do
+    distributed.prepare_launch(launched())
+    assert os.environ['GLOO_SOCKET_IFNAME'] == 'l'
+
+
+def test_runs_without_a_launcher_check_for_themselves(tmp_path, monkeypatch):
+    """As under ``srun -n 4``, where each is a run of its own."""
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        monkeypatch.setenv(name, '3')
+    monkeypatch.setenv('DIGITS_ROOT', str(tmp_path / 'none'))
+    config = launched(CLASSIFIER, 'none')
+    config.work_dir = str(tmp_path)
+    with pytest.raises(UserError, match='the data is not as needed'):
+        build_runner(config, ['train'])
 
 
 def test_sync_bn_becomes_bn(alone):

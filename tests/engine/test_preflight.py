@@ -14,7 +14,6 @@ from mmtransxnet.engine import (
     UserError,
     check_checkpoint,
     check_data,
-    checkpoint_to_load,
 )
 
 pytestmark = pytest.mark.distribution
@@ -139,9 +138,3 @@ def test_nothing_in_a_checkpoint_runs(tmp_path, model):
     with pytest.raises(UserError, match='cannot be read'):
         check_checkpoint(str(tmp_path / 'bad.pth'), model, 'config.py')
     assert not trace.exists()
-
-
-def test_resume_without_a_checkpoint_is_an_error(tmp_path):
-    config = Config(dict(resume=True, load_from=None, work_dir=str(tmp_path)))
-    with pytest.raises(UserError, match='no checkpoint in'):
-        checkpoint_to_load(config)

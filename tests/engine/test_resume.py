@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmtransxnet.checkpoint import read_checkpoint
 from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.resume import (
     adopt,
@@ -13,6 +14,7 @@ from mmtransxnet.engine.resume import (
     checkpoints_of,
     newest_checkpoint,
 )
+from mmtransxnet.loaders import load_from_local
 
 pytestmark = pytest.mark.distribution
 
@@ -144,8 +146,25 @@ def test_checkpoints_of_another_name(work_dir, tmp_path_factory):
     assert iteration(work_dir) == 40
 
 
-def test_nothing_there(tmp_path):
-    with pytest.raises(UserError, match='no checkpoint in'):
+@pytest.mark.parametrize('text', [None, '', '\0\0'])
+def test_nothing_saved_yet(tmp_path, capsys, text):
+    """Begins, with the weights that it would begin with, and says so."""
+    (tmp_path / '20260101_000000.log').write_text('killed early')
+    (tmp_path / 'iter_2.pth.unfinished').write_bytes(b'half')
+    if text is not None:
+        (tmp_path / 'last_checkpoint').write_text(text)
+    config = run_config(tmp_path, resume=False, load_from='weights.pth')
+    assert checkpoint_to_load(config, 'auto') == 'weights.pth'
+    assert config.resume is False
+    assert f'no checkpoint in {tmp_path}, the run begins' in (
+        capsys.readouterr().out
+    )
+
+
+def test_what_was_saved_is_gone(tmp_path):
+    """No fresh start over what a run has left elsewhere."""
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_3.pth')
+    with pytest.raises(UserError, match=r'names elsewhere.*not there'):
         newest_checkpoint(tmp_path)
 
 
@@ -175,9 +194,48 @@ def test_an_explicit_file_is_not_replaced(work_dir):
     named = work_dir / 'epoch_1.pth'
     config = run_config(work_dir, load_from=str(named))
     assert checkpoint_to_load(config) == str(named)
-    cut_short(named)
-    with pytest.raises(UserError, match=r'epoch_1\.pth'):
-        checkpoint_to_load(config)
+    for damage in (cut_short, os.remove):
+        damage(named)
+        with pytest.raises(UserError, match=r'epoch_1\.pth'):
+            checkpoint_to_load(config)
+
+
+@pytest.mark.parametrize(
+    ('variable', 'value'),
+    [('RENDEZVOUS_ROUND', '2'), ('TORCHELASTIC_RESTART_COUNT', '1')],
+)
+def test_processes_that_were_started_again_go_on(
+    work_dir, tmp_path_factory, monkeypatch, variable, value
+):
+    """From what the first ones have saved, not from what they began with."""
+    monkeypatch.setenv(variable, value)
+    named = write(tmp_path_factory.mktemp('before') / 'iter_2.pth', 2, age=0)
+    newest = str(work_dir / 'interrupted_iter_25.pth')
+    for resume in (None, 'auto', str(named)):
+        config = run_config(work_dir, resume=False, launcher='pytorch')
+        assert checkpoint_to_load(config, resume) == newest
+        assert config.resume
+    # Nothing was started again where nothing launches.
+    config = run_config(work_dir, resume=False)
+    assert checkpoint_to_load(config) is None
+
+
+def test_read_once(work_dir, monkeypatch):
+    """By whoever asks, until it is loaded; what has changed is read anew."""
+    reads = []
+    load = torch.load
+    monkeypatch.setattr(
+        'torch.load', lambda *a, **k: reads.append(a[0]) or load(*a, **k)
+    )
+    path = checkpoint_to_load(run_config(work_dir))
+    assert read_checkpoint(path)['meta']['iter'] == 25
+    assert load_from_local(path)['meta']['iter'] == 25
+    assert len(reads) == 1
+    assert load_from_local(path)['meta']['iter'] == 25
+    assert len(reads) == 2
+    checkpoint_to_load(run_config(work_dir))
+    write(work_dir / 'interrupted_iter_25.pth', 26, age=50)
+    assert load_from_local(path)['meta']['iter'] == 26
 
 
 def warnings_of(monkeypatch, config, **meta):
@@ -219,17 +277,11 @@ def test_another_seed_is_named(work_dir, monkeypatch):
     assert 'seed 3, this one has 4' in warnings_of(monkeypatch, config)
 
 
-@pytest.mark.parametrize(
-    ('launcher', 'variable'),
-    [('pytorch', 'WORLD_SIZE'), ('slurm', 'SLURM_NTASKS')],
-)
-def test_another_number_of_processes_is_named(
-    work_dir, monkeypatch, launcher, variable
-):
-    monkeypatch.setenv(variable, '4')
-    config = run_config(work_dir, launcher=launcher)
-    told = warnings_of(monkeypatch, config, processes=8)
-    assert 'of 8 processes, this one has 4' in told
+def test_another_number_of_processes_is_named(work_dir, monkeypatch):
+    """That of the run itself, not of a job around it."""
+    monkeypatch.setenv('SLURM_NTASKS', '8')
+    told = warnings_of(monkeypatch, run_config(work_dir), processes=8)
+    assert 'of 8 processes, this one has 1' in told
 
 
 def test_a_config_that_cannot_be_read(work_dir, monkeypatch):

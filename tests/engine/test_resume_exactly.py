@@ -107,6 +107,7 @@ def config(work_dir, loop, workers=0, stop=None, resume=False, **changes):
     loader = dict(
         batch_size=2,
         num_workers=workers,
+        persistent_workers=workers > 0,  # as the configs have it
         sampler=dict(type='DefaultSampler', shuffle=True),
         dataset=dict(type='NoisyNumbers', serialize_data=False),
     )
@@ -238,8 +239,44 @@ def test_interrupted_validation_is_repeated(tmp_path, loop):
     assert len(MeanWeight.calls) == 1
 
 
-def test_number_of_workers_does_not_matter(undisturbed, tmp_path):
-    assert run(tmp_path, 'epoch', 2) == undisturbed['epoch'][1]
+@pytest.mark.parametrize('loop', ['epoch', 'iter', 'endless'])
+def test_number_of_workers_does_not_matter(undisturbed, tmp_path, loop):
+    assert run(tmp_path, loop, 2) == undisturbed[loop][1]
+
+
+def test_a_loader_instead_of_its_config(undisturbed, tmp_path):
+    one = config(tmp_path, 'endless', 1)
+    one.train_cfg.update(max_iters=3)
+    settings = dict(
+        one.to_dict(),
+        train_dataloader=Runner.build_dataloader(one.train_dataloader, 7),
+    )
+    Stop.losses.clear()
+    Runner(**settings).train()
+    losses = undisturbed['endless'][1]
+    assert Stop.losses == {i: losses[i] for i in range(3)}
+
+
+def test_samples_and_steps_draw_different_numbers(tmp_path, monkeypatch):
+    drawn = dict(sample=[], step=[])
+
+    def load(self, idx):
+        drawn['sample'].append(random.random())
+        return dict(inputs=torch.ones(1))
+
+    def forward(self, inputs, mode='tensor'):
+        drawn['step'].append(random.random())
+        return dict(loss=self.inner(torch.stack(list(inputs))).mean())
+
+    monkeypatch.setattr(NoisyNumbers, 'prepare_data', load)
+    monkeypatch.setattr(NoisyModel, 'forward', forward)
+    one = config(tmp_path, 'endless')
+    one.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
+    one.default_hooks.checkpoint.update(save_best=None)
+    train(one)
+    everything = drawn['sample'] + drawn['step']
+    assert (len(drawn['sample']), len(drawn['step'])) == (30, 15)
+    assert len(set(everything)) == len(everything)
 
 
 def test_twice_interrupted_in_an_epoch(undisturbed, tmp_path):

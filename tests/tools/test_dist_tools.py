@@ -33,7 +33,8 @@ def watch_exit(folder):
         '    if any("gloo" in name for name in found):\n'
         f'        print("{LEFT_OPEN}", found)\n'
     )
-    return str(folder)
+    known = os.environ.get('PYTHONPATH')
+    return os.pathsep.join(filter(None, (str(folder), known)))
 
 
 @pytest.mark.parametrize('task', ['classifier', 'detector', 'segmentor'])

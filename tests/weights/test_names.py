@@ -209,12 +209,6 @@ def test_what_is_allowed_by_name_may_differ(files):
     check_init_weights(allowed)
 
 
-def test_other_processes_leave_the_check_to_the_first(monkeypatch, offline):
-    monkeypatch.setenv('RANK', '1')
-    check_init_weights(run_from('transxnet://t'))
-    assert offline == []
-
-
 def test_a_named_checkpoint_is_checked(files, monkeypatch, tmp_path):
     monkeypatch.setenv('TRANSXNET_WEIGHTS', str(tmp_path))
     data = Path(files['training dict']).read_bytes()

@@ -1,0 +1,136 @@
+"""The address and the interface by which other machines reach this one.
+
+The name of a machine does not tell: Debian maps it to loopback, and the names
+of containers and of many clouds' machines are known to nobody else.
+"""
+
+import array
+import ipaddress
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar('T')
+
+# Documentation's own network (RFC 5737), behind the default route of every
+# machine that has one. Nothing is ever sent there.
+_ELSEWHERE = '192.0.2.1'
+
+
+def own_address(peer: str, seconds: float = 0) -> str:
+    """The address of this machine on the route to another one, or to itself.
+
+    Args:
+        peer: Name or address (IPv4, IPv6) of the other machine.
+        seconds: How long to wait until the name is known and the network up.
+
+    Raises:
+        OSError: The name is not known, or there is no route.
+    """
+    found = _patiently(lambda: _source(peer), seconds)
+    named = peer != 'localhost' and not _is_address(peer)
+    if named and ipaddress.ip_address(found).is_loopback:
+        # Its own name, which it maps to loopback and the others do not.
+        try:
+            return _source(_ELSEWHERE)
+        except OSError:
+            return found
+    return found
+
+
+def _source(peer: str) -> str:
+    """What the system would send from; connecting UDP sends nothing."""
+    family, kind, _, _, address = socket.getaddrinfo(
+        peer, 9, type=socket.SOCK_DGRAM
+    )[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(address)
+        return probe.getsockname()[0]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def interface_of(address: str) -> str | None:
+    """Name of the interface that has an address; None if none is known to.
+
+    Args:
+        address: IPv4 or IPv6 address of this machine.
+    """
+    wanted = ipaddress.ip_address(address)
+    for name, found in _interfaces():
+        if found == wanted:
+            return name
+    return None
+
+
+def _interfaces() -> Iterator[
+    tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address]
+]:
+    """Interfaces with their addresses, as Linux tells them."""
+    listed = Path('/proc/net/if_inet6')
+    if listed.is_file():
+        for line in listed.read_text().split('\n'):
+            if line:
+                digits, *_, name = line.split()
+                yield name, ipaddress.IPv6Address(bytes.fromhex(digits))
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        return
+    # SIOCGIFCONF: structures of 40 bytes, a name of 16 and an address.
+    space = array.array('B', bytes(40 * 256))
+    place, _ = space.buffer_info()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            told = fcntl.ioctl(
+                probe, 0x8912, struct.pack('iP', len(space), place)
+            )
+        except OSError:  # a Unix that is not Linux
+            return
+    length, _ = struct.unpack('iP', told)
+    content = space.tobytes()
+    for start in range(0, length, 40):
+        name = content[start : start + 16].partition(b'\0')[0].decode()
+        four = content[start + 20 : start + 24]
+        # A second address has a label behind a colon.
+        yield name.partition(':')[0], ipaddress.IPv4Address(four)
+
+
+def wait_for_port(host: str, port: int, seconds: float) -> None:
+    """Wait until a port of another machine answers.
+
+    Args:
+        host: Name or address; the name may become known meanwhile.
+        port: The port.
+        seconds: How long to wait.
+
+    Raises:
+        OSError: It has not answered.
+    """
+    # Within the time, and more than once where packets are dropped.
+    timeout = min(seconds, 10)
+    _patiently(
+        lambda: socket.create_connection((host, port), timeout).close(),
+        seconds,
+    )
+
+
+def _patiently(attempt: Callable[[], T], seconds: float) -> T:
+    """Try again until it works or the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return attempt()
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.5)
