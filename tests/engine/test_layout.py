@@ -151,7 +151,7 @@ def test_a_missing_root_is_told_once_a_split(tmp_path):
 def test_large_annotations_are_looked_at_from_their_ends(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr('mmtransxnet.engine.layout._SMALL_JSON', 8)
+    monkeypatch.setattr('mmtransxnet.engine.listings._SMALL_JSON', 8)
     (train, _) = inspect(coco, tmp_path)
     assert train.problems == []
     (train, _) = inspect(
