@@ -38,7 +38,7 @@ class Foreign:
         classes: Number of classes for the head.
         judged: Number of pictures that --deep judges.
         unchecked: Part of what is noted as not checked; '' if all is.
-        vital: A file that is listed, whose loss is to be told.
+        vital: Files that are listed; if one is lost, it is to be told.
         model: Other values for the model.
     """
 
@@ -47,7 +47,7 @@ class Foreign:
     classes: int
     judged: int = 0
     unchecked: str = ''
-    vital: str = ''
+    vital: tuple[str, ...] = ()
     model: dict | None = None
 
 
@@ -133,7 +133,7 @@ def cityscapes(root):
         pipeline=seg_steps(),
     )
     vital = 'gtFine/train/bonn/bonn_000001_000019_gtFine_labelTrainIds.png'
-    return Foreign('mmseg', dataset, 19, 3, vital=vital)
+    return Foreign('mmseg', dataset, 19, 3, vital=(vital,))
 
 
 @layout
@@ -159,7 +159,11 @@ def voc_segmentation(root):
         ann_file='ImageSets/Segmentation/train.txt',
         pipeline=seg_steps(),
     )
-    vital = 'VOC2012/JPEGImages/2007_000001.jpg'
+    vital = (
+        'VOC2012/JPEGImages/2007_000001.jpg',
+        'VOC2012/SegmentationClass/2007_000001.png',
+        'VOC2012/ImageSets/Segmentation/train.txt',
+    )
     return Foreign('mmseg', dataset, 21, 2, vital=vital)
 
 
@@ -220,7 +224,7 @@ def ignored_label_of_the_owner(root):
         pipeline=seg_steps(),
     )
     model = dict(decode_head=dict(ignore_index=99))
-    vital = 'masks/b/1_mask.png'
+    vital = ('masks/b/1_mask.png',)
     return Foreign('mmseg', dataset, 2, 2, vital=vital, model=model)
 
 
@@ -233,7 +237,7 @@ def classes_not_named(root):
     dataset = dict(
         type='BaseSegDataset', data_root=str(root), pipeline=seg_steps()
     )
-    return Foreign('mmseg', dataset, 7, 2, vital='b.png')
+    return Foreign('mmseg', dataset, 7, 2, vital=('b.png',))
 
 
 # ---------------------------------------------------------------- detection
@@ -277,7 +281,11 @@ def voc_detection(root):
             datasets=several,
         ),
     )  # fmt: skip
-    vital = 'VOC2012/Annotations/000002.xml'
+    vital = (
+        'VOC2012/Annotations/000002.xml',
+        'VOC2012/JPEGImages/000002.jpg',
+        'VOC2007/ImageSets/Main/trainval.txt',
+    )
     return Foreign('mmdet', dataset, 20, 4, vital=vital)
 
 
@@ -330,7 +338,8 @@ def coco_nested(root):
             dict(type='PackDetInputs', meta_keys=('img_shape',)),
         ],
     )
-    return Foreign('mmdet', dataset, 1, 3, vital='line1/day2/2.PNG')
+    vital = ('line1/day2/2.PNG', 'train.json')
+    return Foreign('mmdet', dataset, 1, 3, vital=vital)
 
 
 @layout
@@ -358,19 +367,20 @@ def coco_behind_a_backend(root):
 
 @layout
 def coco_of_a_subclass(root):
-    """The user's class looks at its samples as soon as it has them."""
+    """The user's class reads more, less, and at once."""
     for name in ('1.jpg', '2.jpg'):
         picture(root / 'images' / name)
-    _coco(root / 'a.json', ['1.jpg', '2.jpg'], area=0, weight=2)
+    _coco(root / 'a.json', ['1.jpg', '2.jpg'], area=None, weight=2)
     dataset = dict(
         type='ForeignWeightedCoco',
         data_root=str(root),
         ann_file='a.json',
         metainfo=dict(classes=('bolt',)),
         data_prefix=dict(img='images/'),
+        serialize_data=False,
         pipeline=det_steps(),
     )
-    return Foreign('mmdet', dataset, 1, 2, vital='images/2.jpg')
+    return Foreign('mmdet', dataset, 1, 2, 'cannot be described')
 
 
 @layout
@@ -405,7 +415,7 @@ def boxes_in_a_table(root):
         csv.writer(file).writerows(rows)
     dataset = dict(
         type='ForeignTable',
-        dataset='line 1',  # a name, not what it wraps
+        source='line 1',
         table=str(root / 'boxes.csv'),
         pictures=str(root / 'p'),
         pipeline=det_steps(),
@@ -417,7 +427,7 @@ def boxes_in_a_table(root):
 @layout
 def names_and_labels(root):
     """A file of names and classes, one of which has a blank."""
-    names = ['a/1.png', 'b 2.png', 'c.JPG']
+    names = ['a1.png', 'b 2.png', 'c.JPG']
     for name in names:
         picture(root / 'data' / name)
     text(
@@ -432,7 +442,9 @@ def names_and_labels(root):
         classes=['x', 'y', 'z'],
         pipeline=cls_steps(),
     )
-    return Foreign('mmpretrain', dataset, 3, 3, vital='data/b 2.png')
+    return Foreign(
+        'mmpretrain', dataset, 3, 3, vital=('data/b 2.png', 'meta/train.txt')
+    )
 
 
 @layout
@@ -450,7 +462,7 @@ def imagenet_with_names(root):
         split='train',
         pipeline=cls_steps(),
     )
-    vital = 'train/n01443537/1.JPEG'
+    vital = ('train/n01443537/1.JPEG',)
     return Foreign('mmpretrain', dataset, 1000, 2, vital=vital)
 
 
@@ -494,7 +506,7 @@ def several_labels(root):
         in_channels=64,
     )
     return Foreign(
-        'mmpretrain', dataset, 3, 2, vital='pictures/2.png',
+        'mmpretrain', dataset, 3, 2, vital=('pictures/2.png', 'train.json'),
         model=dict(head=head),
     )  # fmt: skip
 
@@ -612,26 +624,15 @@ def register_subclass():
     @DATASETS.register_module(name='ForeignWeightedCoco', force=True)
     class WeightedCoco(CocoDataset):
         def __init__(self, **kwargs):
-            kwargs.pop('lazy_init', None)
             super().__init__(**kwargs)
-            first = self.get_data_info(0)
-            self.total = len(self.data_list) or len(self)
-            assert self._fully_initialized
-            assert first['weights'] == [2]
+            self.heaviest = max(one['weights'][0] for one in self.data_list)
 
         def parse_data_info(self, raw_data_info):
-            info = super().parse_data_info(
-                {
-                    **raw_data_info,
-                    'raw_ann_info': [
-                        {**one, 'area': one['bbox'][2] * one['bbox'][3]}
-                        for one in raw_data_info['raw_ann_info']
-                    ],
-                }
-            )
             found = raw_data_info['raw_ann_info']
-            info['weights'] = [one['weight'] for one in found]
-            return info
+            for one in found:
+                one['area'] = one['bbox'][2] * one['bbox'][3]
+            info = super().parse_data_info(raw_data_info)
+            return {**info, 'weights': [one['weight'] for one in found]}
 
 
 @DATASETS.register_module(name='ForeignTable')
@@ -640,8 +641,8 @@ class Table(BaseDataset):
 
     METAINFO = dict(classes=('thing',))
 
-    def __init__(self, dataset, table, pictures, **kwargs):
-        self.title, self.table, self.pictures = dataset, table, pictures
+    def __init__(self, source, table, pictures, **kwargs):
+        self.source, self.table, self.pictures = source, table, pictures
         super().__init__(**kwargs)
 
     def load_data_list(self):

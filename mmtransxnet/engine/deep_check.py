@@ -11,7 +11,12 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmtransxnet.engine.bad_data import build_without_bad_boxes
-from mmtransxnet.engine.kinds import leaf_datasets, loading_of, owner_of
+from mmtransxnet.engine.kinds import (
+    leaf_datasets,
+    loading_of,
+    owner_of,
+    reads_local_files,
+)
 from mmtransxnet.engine.samples import (
     BadSampleError,
     Sample,
@@ -96,7 +101,8 @@ def _list(dataset: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
     infos = map(built.get_data_info, range(len(built)))
     judged = (sample_of(info, loading) for info in infos)
     samples = [sample for sample in judged if sample is not None]
-    if owner_of(type(built), 'load_data_list') == 'mmdet.CocoDataset':
+    lists = owner_of(type(built), 'load_data_list')
+    if lists == 'mmdet.CocoDataset' and reads_local_files(built.backend_args):
         problems += _orphans(Path(built.ann_file))
     return samples, problems
 
@@ -114,6 +120,7 @@ def _orphans(annotations: Path) -> list[str]:
     return [
         f'{annotations}: annotation {one.get("id")}: no picture has the id '
         f'{one.get("image_id")}'
-        for one in document['annotations']
+        # There are none of test sets.
+        for one in document.get('annotations', ())
         if one.get('image_id') not in known
     ]

@@ -118,7 +118,7 @@ def loading_of(dataset: Any) -> Loading:
         owner_of(kind, method) != 'mmengine.BaseDataset' for method in methods
     ):
         return Loading()
-    steps = list(dataset.pipeline.transforms)
+    steps = list(getattr(dataset.pipeline, 'transforms', ()))
     first: Any = steps[0] if steps else None
     # Anything before it, or in its place, may look elsewhere.
     if type(first) is not LoadImageFromFile or first.ignore_empty:

@@ -7,7 +7,7 @@ names and look whether the files are there; opening pictures is for others.
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,21 @@ class Listing:
             return True
         return False
 
-    def expect(self, dataset: Any, loading: Loading, paths: list[str]) -> None:
-        """Take pictures for listed; those that are not there are problems."""
+    def expect(
+        self,
+        dataset: Any,
+        loading: Loading,
+        paths: list[str],
+        unused: Container[str] = (),
+    ) -> None:
+        """Take pictures for listed; those that are not there are problems.
+
+        Args:
+            dataset: What lists them.
+            loading: How it loads them.
+            paths: All of them.
+            unused: Those that it leaves out anyway.
+        """
         self.pictures = paths
         if not loading.files:
             self.unchecked = 'its pictures, which are loaded in another way'
@@ -72,6 +85,9 @@ class Listing:
         elif missing := _missing(paths):
             gone = set(missing)
             self.pictures = [path for path in paths if path not in gone]
+            missing = [path for path in missing if path not in unused]
+            if not missing:
+                return
             self.add_samples(
                 f'{len(missing)} of {len(paths)} annotated pictures are not '
                 f'in {self.folder}: {self._some(missing)}'
@@ -178,14 +194,29 @@ def _coco(dataset: Any, loading: Loading) -> Listing:
     try:
         document = json.loads(Path(annotations).read_bytes())
         names = {image['file_name'] for image in document['images']}
+        needed = {image['file_name'] for image in _used(document, dataset)}
     except (ValueError, KeyError, TypeError) as error:
         listing.problems.append(
             f'{annotations} is no COCO annotation ({error!r})'
         )
         return listing
-    paths = [os.path.join(folder, name) for name in sorted(names)]
-    listing.expect(dataset, loading, paths)
+    listing.expect(
+        dataset,
+        loading,
+        [os.path.join(folder, name) for name in sorted(names)],
+        unused={os.path.join(folder, name) for name in names - needed},
+    )
     return listing
+
+
+def _used(document: Any, dataset: Any) -> list[Any]:
+    """The pictures that mmdet does not leave out for having no boxes."""
+    images = document['images']
+    leaves_out = (dataset.filter_cfg or {}).get('filter_empty_gt')
+    if dataset.test_mode or not leaves_out:
+        return images
+    boxed = {one['image_id'] for one in document['annotations']}
+    return [image for image in images if image['id'] in boxed]
 
 
 def _is_closed(annotations: str) -> bool:

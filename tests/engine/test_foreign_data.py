@@ -3,30 +3,22 @@
 import importlib.util
 import math
 import sys
-from pathlib import Path
 
 import foreign
 import pytest
 from helpers import ROOT
+from PIL import Image
 
 import mmtransxnet  # noqa: F401
-from mmtransxnet.engine import UserError, inspect_layout, load_config
+from mmtransxnet.engine import (
+    UserError,
+    check_data,
+    inspect_layout,
+    load_config,
+)
 from mmtransxnet.engine.deep_check import DeepCheck
 
 pytestmark = pytest.mark.distribution
-
-# The folders are the list, or nobody knows which files there are to be.
-NO_FILE_LISTED = (
-    'label_numbers_of_the_owner',
-    'colours_as_labels',
-    'coco_behind_a_backend',
-    'crowdhuman',
-    'boxes_in_a_table',
-    'folders_in_class_folders',
-    'cifar',
-    'birds',
-    'tensors',
-)
 
 
 @pytest.fixture(scope='module')
@@ -100,14 +92,42 @@ def test_nothing_is_found_wrong(make, name):
     assert bool(check.unchecked) == (made.judged == 0)
 
 
-@pytest.mark.parametrize(
-    'name', [name for name in foreign.LAYOUTS if name not in NO_FILE_LISTED]
+KNOWN = (
+    'cityscapes',
+    'voc_segmentation',
+    'ignored_label_of_the_owner',
+    'classes_not_named',
+    'voc_detection',
+    'coco_nested',
+    'names_and_labels',
+    'imagenet_with_names',
+    'several_labels',
 )
-def test_a_missing_file_is_told(train, make, tmp_path, name):
-    """It is listed, and not there."""
+
+
+@pytest.mark.parametrize('name', KNOWN)
+def test_a_missing_file_is_told(make, tmp_path, name):
+    """Of what is known, what is listed is looked for."""
     made, path = make(name)
-    (tmp_path / 'data' / made.vital).unlink()
-    with pytest.raises(UserError) as caught:
-        train(path, '--work-dir', tmp_path / 'work')
-    assert Path(made.vital).name in str(caught.value)
-    assert '--no-check' in str(caught.value)
+    config = load_config(str(path))
+    check_data(config, ['train'])
+    assert made.vital
+    for vital in made.vital:
+        lost = tmp_path / 'data' / vital
+        lost.rename(lost.with_suffix('.lost'))
+        with pytest.raises(UserError) as caught:
+            check_data(config, ['train'])
+        assert lost.name in str(caught.value)
+        lost.with_suffix('.lost').rename(lost)
+    check_data(config, ['train'])
+
+
+def test_no_check_leaves_all_of_it_out(train, make, tmp_path):
+    """Also of a picture that this recipe takes and others cannot."""
+    _, path = make('folders_in_class_folders')
+    Image.new('RGB', (900, 8)).save(tmp_path / 'data/dog/1.jpg')
+    arguments = (path, '--work-dir', tmp_path / 'work')
+    with pytest.raises(UserError, match='one side is more than'):
+        train(*arguments)
+    (loss,) = train(*arguments, '--no-check')
+    assert math.isfinite(loss)

@@ -31,8 +31,11 @@ def coco(root):
     for split in ('train2017', 'val2017'):
         picture(root / split / '000000000001.jpg')
         picture(root / split / '000000000002.jpg')
-        images = [dict(file_name=f'00000000000{n}.jpg') for n in (1, 2)]
-        document = json.dumps(dict(info='x' * 200, images=images))
+        images = [dict(id=n, file_name=f'00000000000{n}.jpg') for n in (1, 2)]
+        boxes = [dict(image_id=1), dict(image_id=2)]
+        document = json.dumps(
+            dict(info='x' * 200, images=images, annotations=boxes)
+        )
         file = root / f'annotations/instances_{split}.json'
         file.write_text(document)
     return 'detection/maskrcnn_transxnet_s'
