@@ -15,8 +15,6 @@ from mmengine.registry import Registry
 
 _LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 _LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
-# Of the libraries' transforms, those that give labels other numbers.
-_RENUMBERING = ('MapillaryHack',)
 # Transforms that have others inside, which may be anybody's.
 _WRAPPERS = 'mmcv.transforms.wrappers'
 
@@ -153,7 +151,6 @@ def _are_label_maps_known(steps: list[Any]) -> bool:
     )
     return loads and all(
         library_of(type(step)) in _LIBRARIES
-        and type(step).__name__ not in _RENUMBERING
         and type(step).__module__ != _WRAPPERS
         for step in steps
     )

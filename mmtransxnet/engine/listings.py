@@ -77,17 +77,16 @@ class Listing:
             paths: All of them.
             unused: Those that it leaves out anyway.
         """
-        self.pictures = paths
         if not loading.files:
+            self.pictures = paths
             self.unchecked = 'its pictures, which are loaded in another way'
-        elif dataset._indices is not None:
+            return
+        gone = set(_missing(paths))
+        self.pictures = [path for path in paths if path not in gone]
+        missing = sorted(path for path in gone if path not in unused)
+        if missing and dataset._indices is not None:
             self.unchecked = 'its pictures, of which it uses some only'
-        elif missing := _missing(paths):
-            gone = set(missing)
-            self.pictures = [path for path in paths if path not in gone]
-            missing = [path for path in missing if path not in unused]
-            if not missing:
-                return
+        elif missing:
             self.add_samples(
                 f'{len(missing)} of {len(paths)} annotated pictures are not '
                 f'in {self.folder}: {self._some(missing)}'
