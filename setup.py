@@ -12,13 +12,13 @@ ROOT = Path(__file__).parent
 def version() -> str:
     """Read the version without importing the package, which needs torch."""
     scope: dict[str, str] = {}
-    exec((ROOT / 'mmtransxnet/version.py').read_text(), scope)
+    exec((ROOT / 'mmtransxnet/version.py').read_text('utf-8'), scope)
     return scope['__version__']
 
 
 def requirements(name: str) -> list[str]:
     """Read a file of requirements/."""
-    lines = (ROOT / f'requirements/{name}.txt').read_text().splitlines()
+    lines = (ROOT / f'requirements/{name}.txt').read_text('utf-8').splitlines()
     return [line for line in lines if line and not line.startswith('#')]
 
 
@@ -45,7 +45,7 @@ setup(
     name='mmtransxnet',
     version=version(),
     description='The TransXNet backbone for OpenMMLab',
-    long_description=(ROOT / 'README.md').read_text(),
+    long_description=(ROOT / 'README.md').read_text('utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},

@@ -11,18 +11,8 @@ from mmtransxnet import ops
 # Before anything imports mmcv.cnn, which looks for the operators itself.
 ops.install()
 
-from mmtransxnet import loaders  # noqa: E402
-from mmtransxnet.engine import (  # noqa: E402, F401
-    bad_data,
-    bad_numbers,
-    checkpoints,
-    compile,
-    distributed,
-    fold,
-    loops,
-    optim,
-    preemption,
-)
+# The engine registers hooks, loops and schedules.
+from mmtransxnet import engine, loaders  # noqa: E402, F401
 from mmtransxnet.models import TransXNet  # noqa: E402
 from mmtransxnet.version import __version__  # noqa: E402
 

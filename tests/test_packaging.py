@@ -83,6 +83,38 @@ def test_tools_of_the_wheel_run(site):
     assert '1.80 GMACs' in told
 
 
+def test_every_tool_of_the_wheel_tells_what_it_does(site):
+    """Whatever a tool imports is in the wheel, too."""
+    program = """
+import contextlib, io, runpy, sys
+from pathlib import Path
+import mmtransxnet
+home = Path(mmtransxnet.__file__).parent / '.mim/tools'
+for path in sorted(home.rglob('*.py')):
+    if '__main__' not in path.read_text():
+        continue  # a part of the tools beside it
+    sys.argv = [str(path), '--help']
+    sys.path[0] = str(path.parent)  # as Python does for a script
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(told):
+            runpy.run_path(str(path), run_name='__main__')
+    except SystemExit as ended:
+        if not ended.code and 'usage: ' + path.name in told.getvalue():
+            print('told', path.relative_to(home))
+"""
+    told = run(site, '-c', program).splitlines()
+    tools = [
+        path.relative_to(ROOT / 'tools')
+        for path in (ROOT / 'tools').rglob('*.py')
+        if '__main__' in path.read_text()
+    ]
+    assert len(tools) >= 14
+    assert {line for line in told if line.startswith('told ')} == {
+        f'told {path}' for path in tools
+    }
+
+
 def test_the_index_of_the_wheel_names_files_that_are_there(site):
     mim = site / 'mmtransxnet/.mim'
     index = yaml.safe_load((mim / 'model-index.yml').read_text())

@@ -10,7 +10,7 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmtransxnet.engine.layout import IMAGE_SUFFIXES
+from mmtransxnet.engine.listings import IMAGE_SUFFIXES
 from mmtransxnet.engine.samples import check_picture
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')

@@ -1,6 +1,16 @@
 """What mmengine does not have: checks before a run starts, CPUs, schedules."""
 
-from mmtransxnet.engine.compile import check_compiler
+# For what they register.
+from mmtransxnet.engine import (  # noqa: F401
+    bad_data,
+    bad_numbers,
+    checkpoints,
+    fold_hook,
+    loops,
+    optim,
+    preemption,
+)
+from mmtransxnet.engine.compile_hook import check_compiler
 from mmtransxnet.engine.config import load_config
 from mmtransxnet.engine.distributed import (
     closing_process_group,

@@ -22,6 +22,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.kinds import class_of, inner_of, loading_of, owner_of
 from mmtransxnet.engine.samples import (
     BadSampleError,
     box_problem,
@@ -30,6 +31,16 @@ from mmtransxnet.engine.samples import (
 )
 
 POLICIES = ('error', 'skip')
+
+_COCO = ('mmdet.CocoDataset',)
+# Methods that a data set has boxes in COCO's form from, and whose they are.
+_BOXES = (
+    ('load_data_list', _COCO),
+    ('parse_data_info', _COCO),
+    ('full_init', ('mmdet.BaseDetDataset',)),
+    # Of others it is not known what they do with what is not loaded yet.
+    ('__init__', (*_COCO, 'mmdet.BaseDetDataset')),
+)
 
 _FIND = 'tools/dataset/check.py CONFIG --deep finds all'
 _SKIP = '--cfg-options bad_data.policy=skip'
@@ -140,13 +151,18 @@ def _guarded(dataset: Any, settings: Mapping[str, Any]) -> Any:
     """Guard the data sets inside any wrappers (repeat, concatenate, ...)."""
     if not isinstance(dataset, Mapping):
         return dataset
-    if 'dataset' in dataset:
-        inner = _guarded(dataset['dataset'], settings)
-        return {**dataset, 'dataset': inner}
-    if 'datasets' in dataset:
-        several = [_guarded(one, settings) for one in dataset['datasets']]
-        return {**dataset, 'datasets': several}
-    return dict(type='guarded_dataset', dataset=dataset, **settings)
+    inner = inner_of(dataset)
+    if not inner:
+        return dict(type='guarded_dataset', dataset=dataset, **settings)
+    return {
+        **dataset,
+        **{
+            key: _guarded(value, settings)
+            if isinstance(value, Mapping)
+            else [_guarded(one, settings) for one in value]
+            for key, value in inner.items()
+        },
+    }
 
 
 @DATASETS.register_module()
@@ -160,7 +176,8 @@ def guarded_dataset(
     """Build a data set of a library that judges what it loads.
 
     It remains the library's: samplers, wrappers and metrics that look at it
-    find what they expect.
+    find what they expect. Where it is not known how samples are loaded, they
+    are not judged.
 
     Args:
         dataset: Its config.
@@ -185,6 +202,8 @@ def guarded_dataset(
         raise UserError(_too_many(problems, limit))
     for problem in problems:
         print_log(f'bad data, left out: {problem}', 'current', logging.WARNING)
+    if not loading_of(built).decoded:
+        return built
     if evaluates:
         built.prepare_data = Guard(built, 'an evaluation needs all pictures')
     elif policy == 'error' or folder is None:
@@ -207,11 +226,8 @@ def build_without_bad_boxes(
     Returns:
         The data set without bad boxes, and what is wrong with those.
     """
-    with DATASETS.switch_scope_and_registry(None) as registry:
-        kind = dataset['type']
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-        has_boxes = hasattr(kind, 'COCOAPI')
-    if not has_boxes:
+    kind = class_of(dataset, DATASETS)
+    if not all(owner_of(kind, method) in own for method, own in _BOXES):
         return DATASETS.build(dataset), []
     built = DATASETS.build({**dataset, 'lazy_init': True})
     problems: list[str] = []
@@ -253,6 +269,7 @@ class Guard:
     def __init__(self, dataset: Any, policy: Record | str) -> None:
         self._dataset = dataset
         self._policy = policy
+        self._loading = loading_of(dataset)
 
     def __call__(self, index: int) -> Any:
         """Load a sample; in place of a bad one the next that is good.
@@ -278,7 +295,7 @@ class Guard:
     def _load(self, index: int) -> Any:
         dataset = self._dataset
         info = dataset.get_data_info(index)
-        sample = sample_of(info, dataset.metainfo.get('classes', ()))
+        sample = sample_of(info, self._loading)
         if sample is None:
             return type(dataset).prepare_data(dataset, index)
         check_sample(sample)

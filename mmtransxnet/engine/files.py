@@ -48,14 +48,14 @@ def write_safely(path: str | Path, content: bytes) -> None:
 
 def _flush_folder(folder: Path) -> None:
     """Make a new name in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    # Some network file systems flush folders by themselves and refuse this.
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    # Windows opens no folders, and some network file systems, which flush
+    # them by themselves, refuse this.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_unfinished(folder: str | Path) -> list[Path]:

@@ -49,6 +49,11 @@ def run_parser(description: str | None) -> argparse.ArgumentParser:
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
     )
+    parser.add_argument(
+        '--no-check',
+        action='store_true',
+        help='neither look at the data beforehand nor judge its samples',
+    )
     # torchrun and torch.distributed.launch pass one spelling or the other.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
@@ -63,6 +68,9 @@ def load_run(args: argparse.Namespace) -> Config:
     config = load_config(args.config, args.cfg_options, args.data_root)
     config.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.no_check:
+        config.check_data = False
+        config.bad_data = None
     if args.work_dir:
         config.work_dir = args.work_dir
     config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')

@@ -1,27 +1,34 @@
 """Is a data set laid out as a config reads it? Seconds, also for ImageNet.
 
 Everything is listed and counted; only a sample of the pictures is opened.
+A data set that lists its samples in a way that is not known here, or is not
+on a local disk, is not looked at. That is a note: it may well be right.
 """
 
-import json
+import copy
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 
+from mmtransxnet.engine.errors import in_a_line
+from mmtransxnet.engine.kinds import (
+    Loading,
+    class_of,
+    leaf_datasets,
+    loading_of,
+    owner_of,
+    reads_local_files,
+)
+from mmtransxnet.engine.listings import LISTINGS, Listing
 from mmtransxnet.engine.samples import BadSampleError, check_picture
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif')
 
 _SAMPLE = 32
 """Number of pictures of a split that are decoded, evenly spread."""
-
-_SMALL_JSON = 64 * 2**20
-"""Size in bytes up to which annotations are parsed. COCO's train split has
-450 MB; its ends are looked at."""
 
 _PUBLISHED_COUNTS = {
     ('ImageNet', 'train'): 1_281_167,
@@ -39,13 +46,14 @@ class Layout:
 
     Attributes:
         split: ``'train'``, ``'val'`` or ``'test'``.
-        folder: Folder of its pictures.
+        folder: Folder of its pictures; of all of it where it is not known.
         images: Number of pictures found.
         expected: Number of pictures in the published set, None if unknown.
         problems: What would stop a run or spoil its result, a line each.
         samples: Those of the problems that are single missing or broken
             files, which a run may be told to skip.
-        notes: What may be meant, a part of a published set.
+        notes: What may be meant, such as a part of a published set.
+        unchecked: What was not looked at, and why; '' if all was.
     """
 
     split: str
@@ -55,11 +63,11 @@ class Layout:
     problems: list[str] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unchecked: str = ''
 
-    def add_samples(self, problem: str) -> None:
-        """Add a problem that single files are."""
-        self.problems.append(problem)
-        self.samples.append(problem)
+    def tells_the_same(self, other: 'Layout') -> bool:
+        """Whether another split, too, is nothing but this one."""
+        return vars(self) | {'split': ''} == vars(other) | {'split': ''}
 
 
 def inspect_layout(config: Config, splits: Sequence[str]) -> list[Layout]:
@@ -69,148 +77,79 @@ def inspect_layout(config: Config, splits: Sequence[str]) -> list[Layout]:
         config: The run.
         splits: Which of ``'train'``, ``'val'``, ``'test'``.
     """
-    layouts = []
-    seen = set()
-    for split in splits:
-        loader = config.get(f'{split}_dataloader') or {}
-        for dataset in leaf_datasets(loader.get('dataset')):
-            layout = _inspect(split, dataset)
-            if (layout.folder, layout.images) not in seen:
-                layouts.append(layout)
-            seen.add((layout.folder, layout.images))
+    layouts: list[Layout] = []
+    scope = config.get('default_scope', 'mmengine')
+    with DefaultScope.overwrite_default_scope(scope):
+        for split in splits:
+            loader = config.get(f'{split}_dataloader') or {}
+            for dataset in leaf_datasets(loader.get('dataset')):
+                layout = _inspect(split, dataset)
+                if not any(one.tells_the_same(layout) for one in layouts):
+                    layouts.append(layout)
     return layouts
 
 
-def leaf_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """The data sets inside any wrappers (repeat, concatenate, ...)."""
-    if not isinstance(dataset, Mapping):
-        return
-    inner = [dataset.get('dataset'), *(dataset.get('datasets') or [])]
-    if inner == [None]:
-        yield dataset
-    for one in inner:
-        yield from leaf_datasets(one)
-
-
 def _inspect(split: str, dataset: Mapping[str, Any]) -> Layout:
-    root = Path(dataset.get('data_root') or '')
-    prefix = dataset.get('data_prefix') or {}
-    if isinstance(prefix, str):
-        prefix = {'img_path': prefix}
-    folders = {name: root / value for name, value in prefix.items()}
-    if dataset.get('type') == 'ImageNet' and not folders:
-        folders = {'img_path': root / dataset.get('split', '')}
-    pictures = folders.get('img_path') or folders.get('img') or root
-    layout = Layout(split, pictures)
-    paths = [root, *folders.values()]
-    if dataset.get('ann_file'):
-        paths.append(root / dataset['ann_file'])
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        # Of a missing root, the rest is missing too: one line is enough.
-        layout.problems.append(f'{missing[0]} does not exist')
-        return layout
-    layout.expected = _PUBLISHED_COUNTS.get(
-        (str(dataset.get('type')), pictures.name)
+    kind = class_of(dataset, DATASETS)
+    name = str(getattr(kind, '__name__', dataset.get('type')))
+    listing, loading = _list(dataset, kind)
+    layout = Layout(
+        split,
+        listing.folder,
+        images=len(listing.pictures),
+        expected=_PUBLISHED_COUNTS.get((name, listing.folder.name)),
+        problems=listing.problems,
+        samples=listing.samples,
+        notes=listing.notes,
     )
-    if 'seg_map_path' in folders:
-        found = _check_label_maps(layout, folders['seg_map_path'], dataset)
-    elif str(dataset.get('ann_file', '')).endswith('.json'):
-        found = _check_coco(layout, root / dataset['ann_file'])
-    else:
-        found = _check_classes(layout, dataset)
-    layout.images = len(found)
-    _check_count(layout)
-    _check_sample(layout, found)
+    if listing.unchecked:
+        root = dataset.get('data_root') or '.'
+        layout.unchecked = f'{name} in {root}: {listing.unchecked}'
+    elif not layout.problems or layout.images:
+        _check_count(layout)
+    if loading.decoded:
+        _check_sample(layout, listing.pictures)
     return layout
 
 
-def _pictures(folder: Path, suffix: str | None = None) -> list[str]:
-    """Sorted paths of the pictures in a folder."""
-    suffixes = (suffix,) if suffix else IMAGE_SUFFIXES
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.path
-            for entry in entries
-            if entry.name.lower().endswith(suffixes)
-        )
-
-
-def _check_classes(layout: Layout, dataset: Mapping[str, Any]) -> list[str]:
-    """A folder for each class, as in ImageNet."""
-    with os.scandir(layout.folder) as entries:
-        classes = sorted(entry.path for entry in entries if entry.is_dir())
-    found = []
-    empty = []
-    for folder in classes:
-        pictures = _pictures(Path(folder))
-        found += pictures
-        if not pictures:
-            empty.append(Path(folder).name)
-    if not classes:
-        layout.problems.append(
-            f'{layout.folder} has no class folders (a folder of pictures for '
-            'each class)'
-        )
-    elif dataset.get('type') == 'ImageNet' and len(classes) != 1000:
-        layout.problems.append(
-            f'{layout.folder} has {len(classes)} class folders, not 1000: '
-            'labels would be wrong'
-        )
-    if empty:
-        layout.problems.append(
-            f'{len(empty)} class folders without pictures: {_some(empty)}'
-        )
-    return found
-
-
-def _check_coco(layout: Layout, annotations: Path) -> list[str]:
-    """Annotations beside a folder of pictures."""
-    found = _pictures(layout.folder)
-    if annotations.stat().st_size > _SMALL_JSON:
-        with annotations.open('rb') as file:
-            first = file.read(1)
-            file.seek(-64, os.SEEK_END)
-            last = file.read().strip()[-1:]
-        if (first, last) != (b'{', b'}'):
-            layout.problems.append(f'{annotations} is not whole')
-        return found
+def _list(dataset: Mapping[str, Any], kind: Any) -> tuple[Listing, Loading]:
+    """What a data set lists, and how it loads that."""
+    unknown = Listing(Path(str(dataset.get('data_root') or '')))
+    look = LISTINGS.get(owner_of(kind, 'load_data_list'))
+    if look is None:
+        unknown.unchecked = 'it lists its samples in a way not known here'
+        return unknown, Loading()
     try:
-        document = json.loads(annotations.read_bytes())
-        wanted = {image['file_name'] for image in document['images']}
-    except (ValueError, KeyError, TypeError) as error:
-        layout.problems.append(
-            f'{annotations} is no COCO annotation ({error!r})'
-        )
-        return found
-    missing = sorted(wanted - {os.path.basename(path) for path in found})
-    missing = [n for n in missing if not (layout.folder / n).is_file()]
-    if missing:
-        layout.add_samples(
-            f'{len(missing)} of {len(wanted)} annotated pictures are not in '
-            f'{layout.folder}: {_some(missing)}'
-        )
-    return found
+        # Its own paths, suffixes and defaults; nothing is listed yet.
+        described = {**copy.deepcopy(dict(dataset)), 'lazy_init': True}
+        built = DATASETS.build(described)
+    # Whatever the constructor of a data set raises.
+    except Exception as error:
+        if not unknown.lacks(*_paths_of(dataset)):
+            unknown.unchecked = f'it cannot be described ({in_a_line(error)})'
+        return unknown, Loading()
+    paths = (built.ann_file, built.data_root, *built.data_prefix.values())
+    if any('://' in str(path) for path in paths) or not reads_local_files(
+        getattr(built, 'backend_args', None)
+    ):
+        unknown.unchecked = 'it is not on a local disk'
+        return unknown, Loading()
+    loading = loading_of(built)
+    return look(built, loading), loading
 
 
-def _check_label_maps(
-    layout: Layout, labels: Path, dataset: Mapping[str, Any]
-) -> list[str]:
-    """A label map for each picture, as in ADE20K."""
-    found = _pictures(layout.folder, dataset.get('img_suffix', '.jpg'))
-    maps = {
-        os.path.basename(path)
-        for path in _pictures(labels, dataset.get('seg_map_suffix', '.png'))
-    }
-    suffix = dataset.get('seg_map_suffix', '.png')
-    wanted = [Path(path).stem + suffix for path in found]
-    missing = [name for name in wanted if name not in maps]
-    if missing:
-        layout.add_samples(
-            f'{len(missing)} pictures without a label map in {labels}: '
-            f'{_some(missing)}'
-        )
-    return found
+def _paths_of(dataset: Mapping[str, Any]) -> list[str]:
+    """The root of a data set, and what its config names in it."""
+    root = str(dataset.get('data_root') or '')
+    prefix = dataset.get('data_prefix') or {}
+    folders = prefix.values() if isinstance(prefix, Mapping) else [prefix]
+    named = [*folders, dataset.get('ann_file')]
+    paths = [
+        os.path.join(root, path)
+        for path in named
+        if isinstance(path, str) and '://' not in os.path.join(root, path)
+    ]
+    return [root, *paths]
 
 
 def _check_count(layout: Layout) -> None:
@@ -230,9 +169,6 @@ def _check_sample(layout: Layout, paths: list[str]) -> None:
         try:
             check_picture(path, decode=True)
         except BadSampleError as error:
-            layout.add_samples(str(error))
+            layout.problems.append(str(error))
+            layout.samples.append(str(error))
             return
-
-
-def _some(names: Sequence[str]) -> str:
-    return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')

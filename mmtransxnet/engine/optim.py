@@ -58,7 +58,9 @@ class WarmupCosineLR(_ParamScheduler):
 
     def _get_value(self) -> list[float]:
         optimizer: Any = getattr(self.optimizer, 'optimizer', self.optimizer)
-        factor = self._factor(optimizer.defaults['lr'])
+        # Nothing is in proportion to a rate of 0; the largest stands in.
+        base = optimizer.defaults['lr'] or max(self.base_values)
+        factor = self._factor(base) if base else 0.0
         return [base * factor for base in self.base_values]
 
     def _factor(self, base: float) -> float:

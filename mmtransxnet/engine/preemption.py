@@ -18,7 +18,12 @@ from mmtransxnet.engine.step_flags import flags_of
 STATUS = 75
 """Exit status of a run that was told to stop: EX_TEMPFAIL of sysexits.h."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Windows has no SIGUSR1.
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ('SIGTERM', 'SIGUSR1')
+    if hasattr(signal, name)
+)
 
 
 @HOOKS.register_module()

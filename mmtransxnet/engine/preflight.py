@@ -1,19 +1,24 @@
 """Checks that cost seconds, before a run that costs hours."""
 
 import logging
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import MODELS
+from mmengine.registry import METRICS, MODELS, DefaultScope
 from torch import nn
 
 from mmtransxnet.checkpoint import keep, read_checkpoint, state_dict_of
 from mmtransxnet.engine.errors import UserError
+from mmtransxnet.engine.kinds import (
+    class_of,
+    library_of,
+    reads_local_files,
+)
 from mmtransxnet.engine.layout import inspect_layout
 from mmtransxnet.engine.options import shortened
 from mmtransxnet.fit import fit
@@ -30,14 +35,19 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
 
     Raises:
         UserError: Names what is wrong and the remedy, which the config
-            states as ``data_remedy``.
+            states as ``data_remedy``. Nothing is wrong if the config has
+            ``check_data=False``, as --no-check makes it.
     """
+    if not config.get('check_data', True):
+        return
     layouts = inspect_layout(config, splits)
     policy = (config.get('bad_data') or {}).get('policy')
     problems, notes, samples = [], [], []
     for one in layouts:
         problems += one.problems
         notes += one.notes
+        if one.unchecked:
+            notes.append(f'{one.split} data, not checked: {one.unchecked}')
         if one.split == 'train':  # an evaluation skips nothing
             samples += one.samples
     if policy == 'skip':  # the run counts them
@@ -45,11 +55,11 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
         notes += samples
     for note in notes:
         print_log(note, 'current', logging.WARNING)
-    for split in splits:
-        for metric in _as_list(config.get(f'{split}_evaluator')):
-            path = (metric or {}).get('ann_file')
-            if path and not Path(path).exists():
-                problems.append(f'{path} does not exist')
+    problems += [
+        f'{path} does not exist'
+        for path in _annotations_of_metrics(config, splits)
+        if not os.path.exists(path)
+    ]
     if problems:
         remedy = config.get('data_remedy', 'mend data_root in the config')
         told = '; '.join(dict.fromkeys(problems))
@@ -58,11 +68,33 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
                 '. To train without single bad files: --cfg-options '
                 'bad_data.policy=skip'
             )
-        raise UserError(f'the data is not as needed: {told}. {remedy}')
+        raise UserError(
+            f'the data is not as needed: {told}. {remedy}. If it is as you '
+            'want it: --no-check'
+        )
 
 
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+def _annotations_of_metrics(
+    config: Config, splits: Sequence[str]
+) -> Iterator[str]:
+    """Files on a local disk that the metrics of mmdet read."""
+    for split in splits:
+        metrics = config.get(f'{split}_evaluator')
+        if not isinstance(metrics, list | tuple):
+            metrics = [metrics]
+        for metric in metrics:
+            path = metric.get('ann_file') if metric else None
+            if not isinstance(path, str) or '://' in path:
+                continue
+            with DefaultScope.overwrite_default_scope(
+                config.get('default_scope', 'mmengine')
+            ):
+                kind = class_of(metric, METRICS)
+            # Others may look elsewhere.
+            if library_of(kind) == 'mmdet' and reads_local_files(
+                metric.get('backend_args')
+            ):
+                yield path
 
 
 def check_folder(path: str | Path, flag: str) -> None:

@@ -17,13 +17,15 @@ import mmcv
 import numpy as np
 from PIL import Image
 
+from mmtransxnet.engine.kinds import Loading
+
 MAX_RATIO = 100
 """Longer side by shorter side of a picture. Resized to 800 pixels on the
 short side, a picture of 1 x 20000 would have 38 GB."""
 
 # Others have code that should not run on what strangers send (EPS starts
 # Ghostscript), and OpenCV does not read them.
-_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'PPM', 'TIFF', 'GIF')
+_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'PPM', 'TIFF', 'GIF', 'JPEG2000')
 
 _PNG_END = b'IEND\xaeB\x60\x82'
 _JPEG_END = b'\xff\xd9'
@@ -44,45 +46,54 @@ class Sample:
         picture: Path of the picture.
         size: Its width and height in pixels as annotated, None if unknown.
         label_map: Path of its label map, None if there is none.
-        labels: Values that may occur in the label map's file.
+        labels: Values that may occur in the label map's file, None for any.
     """
 
     picture: str
     size: tuple[int, int] | None = None
     label_map: str | None = None
-    labels: frozenset[int] = frozenset()
+    labels: frozenset[int] | None = None
 
 
-def sample_of(
-    info: Mapping[str, Any], classes: Sequence[str]
-) -> Sample | None:
-    """What of a sample of the libraries is to be judged.
+def sample_of(info: Any, loading: Loading) -> Sample | None:
+    """What of a sample of a data set is to be judged.
 
     Args:
-        info: What ``get_data_info`` of a data set returns.
-        classes: Names of the classes of the data set.
+        info: What ``get_data_info`` of the data set returns.
+        loading: What is known of how the data set loads it.
 
     Returns:
-        None if it is not one file on a disk (``s3://``, a video).
+        None where no file is known to be unfit: the sample is not one picture
+        on a disk (``s3://``, a video, an array), or decoded by other means.
     """
+    if not loading.decoded or not isinstance(info, Mapping):
+        return None
     path = info.get('img_path')
     if not isinstance(path, str) or '://' in path:
         return None
     size = None
-    if 'instances' in info and 'width' in info:
-        size = info['width'], info['height']
-    if 'reduce_zero_label' not in info:  # not a segmentation data set
+    width, height = info.get('width'), info.get('height')
+    # Programs that draw boxes write 0 where they do not know it.
+    if loading.sizes and 'instances' in info and width and height:
+        size = width, height
+    label_map = info.get('seg_map_path')
+    if not loading.label_maps or not isinstance(label_map, str):
         return Sample(path, size)
+    return Sample(path, size, label_map, _labels_of(info, loading))
+
+
+def _labels_of(
+    info: Mapping[str, Any], loading: Loading
+) -> frozenset[int] | None:
+    """Values that may occur in the file of a label map; None for any."""
     # Some classes only: their numbers in the file are those of all.
-    known = set(info.get('label_map') or range(len(classes)))
-    if info['reduce_zero_label']:
-        known = {0, *(label + 1 for label in known)}
-    return Sample(
-        path,
-        size,
-        info.get('seg_map_path'),
-        frozenset({*known, 255}),
-    )
+    known = set(info.get('label_map') or range(loading.classes))
+    if not known:
+        return None
+    known |= loading.ignored
+    if info.get('reduce_zero_label'):
+        known = {0, *(label + 1 for label in known - {255})}
+    return frozenset({*known, 255})
 
 
 def check_sample(sample: Sample, decode: bool = False) -> None:
@@ -192,7 +203,7 @@ def _upright_size(path: str, image: Image.Image) -> tuple[int, int]:
 
 
 def _check_label_map(
-    path: str, size: tuple[int, int], labels: Container[int]
+    path: str, size: tuple[int, int], labels: Container[int] | None
 ) -> None:
     with _telling(path), open(path, 'rb') as file:
         # mmseg does not turn label maps.
@@ -212,6 +223,8 @@ def _check_label_map(
             f'{path} has {_pixels(size)} pixels: mmseg takes a side of one '
             'pixel for no side'
         )
+    if labels is None:
+        return
     unknown = [value for value in _values_of(values) if value not in labels]
     if unknown:
         told = ', '.join(map(str, unknown[:3]))
@@ -241,6 +254,8 @@ def box_problem(
         size: Width and height of the picture in pixels.
         categories: Known numbers of categories.
     """
+    if annotation.get('ignore'):
+        return None  # mmdet leaves it out
     if annotation.get('category_id') not in categories:
         return f'unknown category {annotation.get("category_id")}'
     box: Any = annotation.get('bbox')

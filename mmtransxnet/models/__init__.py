@@ -1,6 +1,6 @@
 """The network, and nothing about tasks or data sets."""
 
-from mmtransxnet.models.fold import fold
+from mmtransxnet.models.inference_form import fold
 from mmtransxnet.models.transxnet import TransXNet
 
 __all__ = ['TransXNet', 'fold']

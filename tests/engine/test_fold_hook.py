@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS, MODELS, init_default_scope
 from torch import nn
 
 from mmtransxnet.models import fold
-from mmtransxnet.models.fold import FoldedBlock
+from mmtransxnet.models.inference_form import FoldedBlock
 
 CONFIGS = [
     'classification/transxnet_t.py',

@@ -31,8 +31,11 @@ def coco(root):
     for split in ('train2017', 'val2017'):
         picture(root / split / '000000000001.jpg')
         picture(root / split / '000000000002.jpg')
-        images = [dict(file_name=f'00000000000{n}.jpg') for n in (1, 2)]
-        document = json.dumps(dict(info='x' * 200, images=images))
+        images = [dict(id=n, file_name=f'00000000000{n}.jpg') for n in (1, 2)]
+        boxes = [dict(image_id=1), dict(image_id=2)]
+        document = json.dumps(
+            dict(info='x' * 200, images=images, annotations=boxes)
+        )
         file = root / f'annotations/instances_{split}.json'
         file.write_text(document)
     return 'detection/maskrcnn_transxnet_s'
@@ -151,7 +154,7 @@ def test_a_missing_root_is_told_once_a_split(tmp_path):
 def test_large_annotations_are_looked_at_from_their_ends(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr('mmtransxnet.engine.layout._SMALL_JSON', 8)
+    monkeypatch.setattr('mmtransxnet.engine.listings._SMALL_JSON', 8)
     (train, _) = inspect(coco, tmp_path)
     assert train.problems == []
     (train, _) = inspect(

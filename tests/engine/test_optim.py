@@ -1,12 +1,14 @@
 """Layer-wise learning rates for the models of all three tasks."""
 
 import pytest
+import torch
 from helpers import MICRO, ROOT
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 import mmtransxnet
 from mmtransxnet.engine import load_config
+from mmtransxnet.engine.optim import WarmupCosineLR
 
 RATE = 0.5
 BASE = 1e-3
@@ -96,3 +98,42 @@ def test_no_rate_is_an_error():
     )
     with pytest.raises(ValueError, match='layer_decay_rate'):
         build_optim_wrapper(mmtransxnet.TransXNet(arch=MICRO), config)
+
+
+def rates_over_epochs(default, *groups):
+    """Rates of groups of parameters over 8 epochs, 2 of them a warm-up."""
+    groups = [
+        dict(params=[torch.nn.Parameter(torch.zeros(1))], **group)
+        for group in groups
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=default)
+    schedule = WarmupCosineLR(
+        optimizer, warmup_epochs=2, warmup_lr=0.01, eta_min=0.02, T_max=8
+    )
+    found = []
+    for _ in range(8):
+        found.append([group['lr'] for group in optimizer.param_groups])
+        optimizer.step()
+        schedule.step()
+    return [list(rates) for rates in zip(*found, strict=True)]
+
+
+def test_a_rate_of_zero_stays_zero():
+    """A frozen group, and an optimizer that trains nothing at all."""
+    trained, frozen = rates_over_epochs(0.1, dict(), dict(lr=0.0))
+    assert trained[0] == pytest.approx(0.01)
+    assert max(trained) <= 0.1
+    assert min(trained[2:]) > 0.02
+    assert frozen == [0] * 8
+    assert rates_over_epochs(0.0, dict(), dict(lr=0.0)) == [[0] * 8] * 2
+
+
+def test_groups_have_rates_where_the_optimizer_has_none():
+    """They are warmed up as if theirs were the optimizer's."""
+    frozen, half, full = rates_over_epochs(
+        0.0, dict(), dict(lr=0.05), dict(lr=0.1)
+    )
+    (expected,) = rates_over_epochs(0.1, dict())
+    assert frozen == [0] * 8
+    assert full == pytest.approx(expected)
+    assert half == pytest.approx([rate / 2 for rate in expected])

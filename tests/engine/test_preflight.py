@@ -25,10 +25,12 @@ def data_config(root, **changes):
         data_root=str(root),
         ann_file='ann.json',
         data_prefix=dict(img='images/'),
+        pipeline=[dict(type='LoadImageFromFile')],
     )
     dataset.update(changes)
     return Config(
         dict(
+            default_scope='mmdet',
             data_remedy='run the builder',
             train_dataloader=dict(
                 dataset=dict(type='RepeatDataset', dataset=dataset)
@@ -73,9 +75,23 @@ def test_missing_parts_are_named(root, missing, split):
 
 
 def test_data_prefix_may_be_a_string(root):
-    check_data(data_config(root, data_prefix='images'), ['train'])
+    (root / 'images/a').mkdir()
+    (root / 'images/a.png').rename(root / 'images/a/1.png')
+    config = data_config(root, type='CustomDataset', ann_file='')
+    config.default_scope = 'mmpretrain'
+    config.train_dataloader.dataset.dataset.data_prefix = 'images'
+    check_data(config, ['train'])
+    config.train_dataloader.dataset.dataset.data_prefix = 'pictures'
     with pytest.raises(UserError, match='pictures'):
-        check_data(data_config(root, data_prefix='pictures'), ['train'])
+        check_data(config, ['train'])
+
+
+def test_the_check_can_be_left_out(tmp_path):
+    config = data_config(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match='--no-check'):
+        check_data(config, ['train'])
+    config.check_data = False
+    check_data(config, ['train'])
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from helpers import (
     micro,
     probe_loss,
 )
-from reference import ReferenceTransXNet, lenient
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmtransxnet import TransXNet
+from mmtransxnet.models.reference import ReferenceTransXNet, lenient
 
 TOL = 1e-9
 

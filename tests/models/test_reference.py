@@ -16,7 +16,8 @@ from helpers import (
     official_keys,
     parse_case,
 )
-from reference import ReferenceTransXNet
+
+from mmtransxnet.models.reference import ReferenceTransXNet
 
 
 def _reference(case, num_classes=None):

@@ -1,11 +1,9 @@
 """What tools/benchmark/speed.py measures: models, forms, kinds of work."""
 
-import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -16,10 +14,7 @@ from torch import Tensor, nn
 
 from mmtransxnet import TransXNet
 from mmtransxnet.models import fold
-
-# The published formula, written plainly.
-sys.path.append(str(Path(__file__).resolve().parents[2] / 'tests'))
-from reference import ReferenceTransXNet, lenient
+from mmtransxnet.models.reference import ReferenceTransXNet, lenient
 
 OURS = 'transxnet'
 DETECTOR = 'maskrcnn-'

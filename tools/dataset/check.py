@@ -48,7 +48,9 @@ def check_layout(config: Config, name: str) -> list[str]:
     for column in ('split', 'folder', 'pictures', 'published', 'state'):
         table.add_column(column, overflow='fold')
     for one in layouts:
-        told = 'see below' if one.problems or one.notes else 'good'
+        told = 'not checked' if one.unchecked else 'good'
+        if one.problems or one.notes:
+            told = 'see below'
         table.add_row(
             one.split,
             str(one.folder),
@@ -57,6 +59,9 @@ def check_layout(config: Config, name: str) -> list[str]:
             told,
         )
     Console().print(table)
+    for one in layouts:
+        if one.unchecked:
+            print(f'{one.split} data, not checked: {one.unchecked}')
     return [c for one in layouts for c in (*one.problems, *one.notes)]
 
 
@@ -70,6 +75,8 @@ def check_deep(config: Config, workers: int) -> list[str]:
         console=Console(stderr=True),
     )
     bad = [*check.problems, *filter(None, verdicts)]
+    for told in check.unchecked:
+        print(told)
     print(f'{len(check.samples):,} pictures judged, {len(bad):,} bad')
     return bad
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mmtransxnet import TransXNet
 from mmtransxnet.engine import UserError, check_compiler
-from mmtransxnet.engine.compile import CompileHook
+from mmtransxnet.engine.compile_hook import CompileHook
 
 
 def test_the_same_step(monkeypatch):
@@ -48,10 +48,12 @@ def test_the_same_step(monkeypatch):
 
 def test_no_compiler(monkeypatch):
     monkeypatch.setattr(shutil, 'which', lambda name: None)
-    monkeypatch.setattr('mmtransxnet.engine.compile.get_device', lambda: 'cpu')
+    monkeypatch.setattr(
+        'mmtransxnet.engine.compile_hook.get_device', lambda: 'cpu'
+    )
     with pytest.raises(UserError, match=r'needs a C\+\+ compiler'):
         check_compiler()
     monkeypatch.setattr(
-        'mmtransxnet.engine.compile.get_device', lambda: 'cuda'
+        'mmtransxnet.engine.compile_hook.get_device', lambda: 'cuda'
     )
     check_compiler()

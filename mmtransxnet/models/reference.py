@@ -1,6 +1,6 @@
 """The published formula, written plainly: what TransXNet is compared with.
 
-Nothing here is shared with ``mmtransxnet`` or mmcv, and nothing is clever:
+Nothing here is shared with the other modules or mmcv, and nothing is clever:
 the position table is resized in every block, attention is materialised,
 LayerScale is a depthwise convolution, the scales of the MS-FFN are separate
 convolutions. Parameter names are the published ones, so that weights move
@@ -8,6 +8,7 @@ between the two by ``load_state_dict``.
 """
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ def conv_bn(cin, cout, k, stride=1, padding=0, groups=1, act=False):
 
 
 def depthwise(channels: int, k: int) -> nn.Conv2d:
+    """A k x k depthwise convolution that keeps height and width."""
     return nn.Conv2d(channels, channels, k, padding=k // 2, groups=channels)
 
 
@@ -57,20 +59,26 @@ class Projected(nn.Module):
         self.proj = conv_bn(cin, cout, k, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Reduce ``(B, cin, H, W)``."""
         return self.proj(x)
 
 
 class LayerScale(nn.Module):
+    """A scale and a shift per channel, as a depthwise convolution."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.weight = nn.Parameter(torch.full((channels, 1, 1, 1), 1e-5))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale ``(B, C, H, W)``."""
         return F.conv2d(x, self.weight, self.bias, groups=x.shape[1])
 
 
 class IDConv(nn.Module):
+    """Input-dependent depthwise convolution: kernels mixed by the input."""
+
     def __init__(self, channels: int, kernel: int, groups: int):
         super().__init__()
         self.kernel, self.groups = kernel, groups
@@ -84,6 +92,7 @@ class IDConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mix ``(B, C, H, W)`` locally."""
         b, c, h, w = x.shape
         k, g = self.kernel, self.groups
         # The kernel branch comes first: the shared BN's running statistics
@@ -105,12 +114,14 @@ class IDConv(nn.Module):
 
 
 class OSRA(nn.Module):
+    """Overlapping spatial-reduction attention with a position table."""
+
     def __init__(self, channels: int, heads: int, reduction: int):
         super().__init__()
         self.heads = heads
         self.q = nn.Conv2d(channels, channels, 1)
         self.kv = nn.Conv2d(channels, 2 * channels, 1)
-        self.sr = nn.Identity()
+        self.sr: nn.Module = nn.Identity()
         if reduction > 1:
             k = reduction + 3
             self.sr = nn.Sequential(
@@ -134,6 +145,7 @@ class OSRA(nn.Module):
         return x.transpose(-1, -2)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Mix ``(B, C, H, W)`` globally; table ``(1, heads, Q, K)``."""
         y = self.sr(x)
         y = self.local_conv(y) + y
         key, value = self.kv(y).chunk(2, dim=1)
@@ -156,6 +168,8 @@ class OSRA(nn.Module):
 
 
 class DMixer(nn.Module):
+    """IDConv on one half of the channels, OSRA on the other."""
+
     def __init__(self, channels, kernel, groups, heads, reduction):
         super().__init__()
         half, squeezed = channels // 2, max(16, channels // 8)
@@ -173,6 +187,7 @@ class DMixer(nn.Module):
         )
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Mix ``(B, C, H, W)``; table as in OSRA."""
         local, distant = x.chunk(2, dim=1)
         x = torch.cat(
             [self.local_unit(local), self.global_unit(distant, table)], dim=1
@@ -181,6 +196,8 @@ class DMixer(nn.Module):
 
 
 class MultiScale(nn.Module):
+    """Depthwise convolutions of four kernel sizes, a quarter each."""
+
     def __init__(self, channels: int):
         super().__init__()
         quarter = channels // 4
@@ -191,12 +208,15 @@ class MultiScale(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Filter ``(B, C, H, W)``."""
         parts = torch.split(x, self.widths, dim=1)
-        parts = zip(self.proj, parts, strict=True)
-        return torch.cat([conv(part) for conv, part in parts], dim=1)
+        pairs = zip(self.proj, parts, strict=True)
+        return torch.cat([conv(part) for conv, part in pairs], dim=1)
 
 
 class MSFFN(nn.Module):
+    """Multi-scale feed-forward network."""
+
     def __init__(self, channels: int, hidden: int):
         super().__init__()
         self.fc1 = nn.Sequential(
@@ -212,12 +232,15 @@ class MSFFN(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)``."""
         x = self.fc1(x)
         x = self.dwconv(x) + x
         return self.fc2(self.norm(F.gelu(x)))
 
 
 class Block(nn.Module):
+    """Position embedding, D-Mixer and MS-FFN, each with its residual."""
+
     def __init__(self, channels, kernel, groups, heads, reduction, ratio):
         super().__init__()
         self.pos_embed = depthwise(channels, 7)
@@ -229,6 +252,7 @@ class Block(nn.Module):
         self.layer_scale_2 = LayerScale(channels)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)``; table as in OSRA."""
         x = x + self.pos_embed(x)
         x = x + self.layer_scale_1(self.token_mixer(self.norm1(x), table))
         return x + self.layer_scale_2(self.mlp(self.norm2(x)))
@@ -280,12 +304,14 @@ class ReferenceTransXNet(nn.Module):
             )
 
     def forward(self, x: Tensor):
+        """Features of ``(B, 3, H, W)``, or logits ``(B, num_classes)``."""
         x = self.patch_embed(x)
         outs = []
         for i in range(4):
             if i:
                 x = self.network[2 * i - 1](x)
-            for block in self.network[2 * i]:
+            stage: Any = self.network[2 * i]
+            for block in stage:
                 x = block(x, self.relative_pos_enc[i])
             if self.classifier is None:
                 outs.append(getattr(self, f'norm{2 * i}')(x))
@@ -301,6 +327,7 @@ class LenientBatchNorm2d(nn.BatchNorm2d):
     copies = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)``."""
         if self.training and (self.copies or x.numel() == x.shape[1]):
             return F.batch_norm(
                 x,
@@ -317,7 +344,9 @@ class LenientIDConv(IDConv):
     """IDConv that pools a map of one position to copies of one value."""
 
     def forward(self, x: Tensor) -> Tensor:
-        self.proj[0].bn.copies = x.numel() == x.shape[1]
+        """As :class:`IDConv`."""
+        norm: Any = self.proj[0].bn
+        norm.copies = x.numel() == x.shape[1]
         return super().forward(x)
 
 

@@ -9,7 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmtransxnet.engine.errors import UserError
-from mmtransxnet.engine.fold import inner_model
+from mmtransxnet.engine.fold_hook import inner_model
 
 
 @HOOKS.register_module()
