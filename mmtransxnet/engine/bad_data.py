@@ -134,7 +134,8 @@ def guard_data(runner: Runner, config: Config) -> None:
         return
     for split in ('train', 'val', 'test'):
         loader = getattr(runner, f'_{split}_dataloader')
-        if loader:
+        # A loop of one's own may take something else.
+        if isinstance(loader, Mapping) and 'dataset' in loader:
             loader['dataset'] = _guarded(
                 loader['dataset'],
                 dict(

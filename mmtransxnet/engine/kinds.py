@@ -41,15 +41,20 @@ def inner_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """
     one, several = dataset.get('dataset'), dataset.get('datasets')
     inner: dict[str, Any] = {}
-    if isinstance(one, Mapping):
+    if _describes(one):
         inner['dataset'] = one
     if (
         isinstance(several, Sequence)
         and several
-        and all(isinstance(each, Mapping) for each in several)
+        and all(map(_describes, several))
     ):
         inner['datasets'] = several
     return inner
+
+
+def _describes(value: Any) -> bool:
+    """Whether this is the config of something, not just settings."""
+    return isinstance(value, Mapping) and 'type' in value
 
 
 def leaf_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
@@ -75,6 +80,14 @@ def owner_of(kind: Any, method: str) -> str:
         if method in vars(base):
             return f'{library_of(base)}.{base.__name__}'
     return ''
+
+
+def is_a_librarys(kind: Any, *methods: str) -> bool:
+    """Whether a class has these methods, as far as it has, from a library."""
+    owners = (owner_of(kind, method) for method in methods)
+    return all(
+        owner.partition('.')[0] in (*_LIBRARIES, '') for owner in owners
+    )
 
 
 def reads_local_files(backend_args: Mapping[str, Any] | None) -> bool:

@@ -19,12 +19,13 @@ from mmtransxnet.engine.errors import in_a_line
 from mmtransxnet.engine.kinds import (
     Loading,
     class_of,
+    is_a_librarys,
     leaf_datasets,
     loading_of,
     owner_of,
     reads_local_files,
 )
-from mmtransxnet.engine.listings import LISTINGS, Listing
+from mmtransxnet.engine.listings import LISTED_BY, LISTINGS, Listing
 from mmtransxnet.engine.samples import BadSampleError, check_picture
 
 _SAMPLE = 32
@@ -81,8 +82,10 @@ def inspect_layout(config: Config, splits: Sequence[str]) -> list[Layout]:
     scope = config.get('default_scope', 'mmengine')
     with DefaultScope.overwrite_default_scope(scope):
         for split in splits:
-            loader = config.get(f'{split}_dataloader') or {}
-            for dataset in leaf_datasets(loader.get('dataset')):
+            loader = config.get(f'{split}_dataloader')
+            # A loop of one's own may take something else.
+            described = loader if isinstance(loader, Mapping) else {}
+            for dataset in leaf_datasets(described.get('dataset')):
                 layout = _inspect(split, dataset)
                 if not any(one.tells_the_same(layout) for one in layouts):
                     layouts.append(layout)
@@ -108,7 +111,7 @@ def _inspect(split: str, dataset: Mapping[str, Any]) -> Layout:
     elif not layout.problems or layout.images:
         _check_count(layout)
     if loading.decoded:
-        _check_sample(layout, listing.pictures)
+        _check_sample(layout, listing.used)
     return layout
 
 
@@ -116,7 +119,7 @@ def _list(dataset: Mapping[str, Any], kind: Any) -> tuple[Listing, Loading]:
     """What a data set lists, and how it loads that."""
     unknown = Listing(Path(str(dataset.get('data_root') or '')))
     look = LISTINGS.get(owner_of(kind, 'load_data_list'))
-    if look is None:
+    if look is None or not is_a_librarys(kind, *LISTED_BY):
         unknown.unchecked = 'it lists its samples in a way not known here'
         return unknown, Loading()
     try:
@@ -125,7 +128,9 @@ def _list(dataset: Mapping[str, Any], kind: Any) -> tuple[Listing, Loading]:
         built = DATASETS.build(described)
     # Whatever the constructor of a data set raises.
     except Exception as error:
-        if not unknown.lacks(*_paths_of(dataset)):
+        # Another's constructor may make other paths of what it is given.
+        named = _paths_of(dataset) if is_a_librarys(kind, '__init__') else ['']
+        if not unknown.lacks(*named):
             unknown.unchecked = f'it cannot be described ({in_a_line(error)})'
         return unknown, Loading()
     paths = (built.ann_file, built.data_root, *built.data_prefix.values())
@@ -135,7 +140,12 @@ def _list(dataset: Mapping[str, Any], kind: Any) -> tuple[Listing, Loading]:
         unknown.unchecked = 'it is not on a local disk'
         return unknown, Loading()
     loading = loading_of(built)
-    return look(built, loading), loading
+    try:
+        return look(built, loading), loading
+    # Files that hold something else than its kind of data set has.
+    except Exception as error:
+        unknown.unchecked = f'it cannot be listed ({in_a_line(error)})'
+        return unknown, Loading()
 
 
 def _paths_of(dataset: Mapping[str, Any]) -> list[str]:

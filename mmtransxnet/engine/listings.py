@@ -30,6 +30,7 @@ class Listing:
     Attributes:
         folder: Folder of the pictures.
         pictures: Their paths.
+        used: Those of them that are known to be loaded in a run.
         problems: What would stop a run or spoil its result, a line each.
         samples: Those of the problems that are single missing files.
         notes: What may be meant.
@@ -38,6 +39,7 @@ class Listing:
 
     folder: Path
     pictures: list[str] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     samples: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -82,7 +84,9 @@ class Listing:
             self.unchecked = 'its pictures, which are loaded in another way'
             return
         gone = set(_missing(paths))
-        self.pictures = [path for path in paths if path not in gone]
+        self.find(
+            dataset, [path for path in paths if path not in gone], unused
+        )
         missing = sorted(path for path in gone if path not in unused)
         if missing and dataset._indices is not None:
             self.unchecked = 'its pictures, of which it uses some only'
@@ -91,6 +95,20 @@ class Listing:
                 f'{len(missing)} of {len(paths)} annotated pictures are not '
                 f'in {self.folder}: {self._some(missing)}'
             )
+
+    def find(
+        self, dataset: Any, paths: list[str], unused: Container[str] = ()
+    ) -> None:
+        """Take pictures for found.
+
+        Args:
+            dataset: What lists them.
+            paths: All of them.
+            unused: Those that it leaves out anyway.
+        """
+        self.pictures = paths
+        if dataset._indices is None:
+            self.used = [path for path in paths if path not in unused]
 
     def add_samples(self, problem: str) -> None:
         """Add a problem that single files are."""
@@ -110,7 +128,11 @@ def _classified(dataset: Any, loading: Loading) -> Listing:
     """mmpretrain: a file of names and labels, or a folder for each class."""
     folder = dataset.img_prefix
     listing = Listing(Path(folder))
-    if listing.lacks(dataset.data_root, folder, dataset.ann_file):
+    # What is named one by one may be anywhere that its loader knows.
+    scanned = loading.files or not dataset.ann_file
+    if listing.lacks(
+        dataset.data_root, folder if scanned else None, dataset.ann_file
+    ):
         return listing
     if dataset.ann_file:
         names = list_from_file(dataset.ann_file)
@@ -122,7 +144,7 @@ def _classified(dataset: Any, loading: Loading) -> Listing:
         _list_classes(listing, dataset)
     else:
         files = _files(folder or '.')
-        listing.pictures = sorted(filter(dataset.is_valid_file, files))
+        listing.find(dataset, sorted(filter(dataset.is_valid_file, files)))
     return listing
 
 
@@ -148,12 +170,13 @@ def _labelled(
 def _list_classes(listing: Listing, dataset: Any) -> None:
     with os.scandir(listing.folder) as entries:
         classes = sorted(entry.path for entry in entries if entry.is_dir())
-    empty = []
+    empty, pictures = [], []
     for folder in classes:
         found = sorted(filter(dataset.is_valid_file, _files(folder)))
-        listing.pictures += found
+        pictures += found
         if not found:
             empty.append(Path(folder).name)
+    listing.find(dataset, pictures)
     expected = dataset.CLASSES and len(dataset.CLASSES)
     if not classes:
         listing.problems.append(
@@ -179,14 +202,19 @@ def _coco(dataset: Any, loading: Loading) -> Listing:
     folder = dataset.data_prefix.get('img', '')
     listing = Listing(Path(folder))
     annotations = dataset.ann_file
-    if listing.lacks(dataset.data_root, folder, annotations):
+    kept = folder if loading.files else None
+    if listing.lacks(dataset.data_root, kept, annotations):
         return listing
     if os.path.getsize(annotations) > _SMALL_JSON:
-        listing.pictures = sorted(
-            path
-            for path in _files(folder or '.')
-            if path.lower().endswith(IMAGE_SUFFIXES)
-        )
+        if kept:
+            pictures = (
+                path
+                for path in _files(kept)
+                if path.lower().endswith(IMAGE_SUFFIXES)
+            )
+            listing.find(dataset, sorted(pictures))
+        if not listing.pictures:  # named by paths of their own, perhaps
+            listing.unchecked = 'its pictures, which its folder does not have'
         if not _is_closed(annotations):
             listing.problems.append(f'{annotations} is not whole')
         return listing
@@ -235,7 +263,7 @@ def _label_maps(dataset: Any, loading: Loading) -> Listing:
     named = dataset.ann_file and not os.path.isdir(dataset.ann_file)
     if listing.lacks(
         dataset.data_root,
-        folder,
+        folder if loading.files or not named else None,
         dataset.ann_file,
         labels if loading.label_maps else None,
     ):
@@ -246,9 +274,8 @@ def _label_maps(dataset: Any, loading: Loading) -> Listing:
         paths = [os.path.join(folder, stem + suffix) for stem in stems]
         listing.expect(dataset, loading, paths)
     else:
-        listing.pictures = sorted(
-            path for path in _files(folder or '.') if path.endswith(suffix)
-        )
+        found = (p for p in _files(folder or '.') if p.endswith(suffix))
+        listing.find(dataset, sorted(found))
         stems = [
             os.path.relpath(path, folder or '.')[: -len(suffix)]
             for path in listing.pictures
@@ -275,7 +302,8 @@ def _xml(dataset: Any, loading: Loading) -> Listing:
     folder = os.path.join(root, dataset.img_subdir)
     annotations = os.path.join(root, dataset.ann_subdir)
     listing = Listing(Path(folder))
-    if listing.lacks(dataset.data_root, folder, annotations, dataset.ann_file):
+    kept = folder if loading.files else None
+    if listing.lacks(dataset.data_root, kept, annotations, dataset.ann_file):
         return listing
     names = list_from_file(dataset.ann_file)
     paths = [os.path.join(folder, f'{name}.jpg') for name in names]
@@ -349,6 +377,17 @@ def _missing(paths: Iterable[str]) -> list[str]:
         ]
     return sorted(missing)
 
+
+# What lists and its parts, in any of them. A data set that has one of them
+# from elsewhere may list other samples, or those in other places.
+LISTED_BY = (
+    'load_data_list',
+    'parse_data_info',
+    'full_init',
+    'filter_data',
+    '_join_prefix',
+    '_find_samples',
+)
 
 LISTINGS: dict[str, Callable[[Any, Loading], Listing]] = {
     'mmengine.BaseDataset': _records,

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import cv2
 import mmcv
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mmtransxnet.engine.kinds import Loading
 
@@ -25,7 +26,17 @@ short side, a picture of 1 x 20000 would have 38 GB."""
 
 # Others have code that should not run on what strangers send (EPS starts
 # Ghostscript), and OpenCV does not read them.
-_FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'PPM', 'TIFF', 'GIF', 'JPEG2000')
+_FORMATS = (
+    'JPEG',
+    'PNG',
+    'BMP',
+    'WEBP',
+    'PPM',
+    'TIFF',
+    'GIF',
+    'JPEG2000',
+    'AVIF',
+)
 
 _PNG_END = b'IEND\xaeB\x60\x82'
 _JPEG_END = b'\xff\xd9'
@@ -132,7 +143,10 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
             that no pipeline can handle.
     """
     with _telling(path), open(path, 'rb') as file:
-        image = _open(path, file)
+        try:
+            image = _open(path, file)
+        except UnidentifiedImageError:
+            return _size_by_opencv(path)
         size = _upright_size(path, image)
         if decode or not _is_whole(file, image.format):
             image.load()
@@ -141,6 +155,21 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
             if mmcv.imread(path) is None:
                 raise ValueError(f'OpenCV reads no such {image.format}')
     return size
+
+
+def _size_by_opencv(path: str) -> tuple[int, int]:
+    """Size of a picture that the libraries' own reader alone knows.
+
+    Such as TIFF with three channels of float32, PFM, HDR and Sun raster.
+
+    Raises:
+        ValueError: It does not read it either.
+    """
+    image = mmcv.imread(path) if cv2.haveImageReader(path) else None
+    if image is None:
+        raise ValueError('neither Pillow nor OpenCV knows what it is')
+    height, width = image.shape[:2]
+    return width, height
 
 
 @contextmanager

@@ -165,8 +165,24 @@ def train(run_config):
     Stop.losses.clear()
     MeanWeight.calls.clear()
     checkpoint_to_load(run_config)
-    Runner.from_cfg(run_config).train()
+    run_and_end(Runner.from_cfg(run_config))
     return dict(Stop.losses)
+
+
+def run_and_end(runner):
+    """Train, and end the workers, as the end of a process does.
+
+    The garbage collector ends their queues before it tells them, and torch
+    waits five seconds for each that nobody has told.
+    """
+    try:
+        runner.train()
+    finally:
+        for loop in (runner._train_loop, runner._val_loop):
+            loader = getattr(loop, 'dataloader', None)
+            iterator = getattr(loader, '_iterator', None)
+            if iterator is not None:
+                iterator._shutdown_workers()
 
 
 def last_state(folder):
@@ -252,7 +268,7 @@ def test_a_loader_instead_of_its_config(undisturbed, tmp_path):
         train_dataloader=Runner.build_dataloader(one.train_dataloader, 7),
     )
     Stop.losses.clear()
-    Runner(**settings).train()
+    run_and_end(Runner(**settings))
     losses = undisturbed['endless'][1]
     assert Stop.losses == {i: losses[i] for i in range(3)}
 
