@@ -133,9 +133,9 @@ def guard_data(runner: Runner, config: Config) -> None:
     if not config.get('bad_data'):
         return
     for split in ('train', 'val', 'test'):
-        loader = getattr(runner, f'_{split}_dataloader')
+        loader: Any = getattr(runner, f'_{split}_dataloader')
         # A loop of one's own may take something else.
-        if isinstance(loader, Mapping) and 'dataset' in loader:
+        if isinstance(loader, dict) and 'dataset' in loader:
             loader['dataset'] = _guarded(
                 loader['dataset'],
                 dict(

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -27,12 +27,13 @@ from mmtransxnet.engine.errors import UserError
 from mmtransxnet.engine.on_device import (
     Snapshot,
     are_not_finite,
+    can_skip,
     is_scaled,
     step_unless,
 )
 from mmtransxnet.engine.plain import to_plain
 from mmtransxnet.engine.rng import random_states
-from mmtransxnet.engine.step_flags import flags_of
+from mmtransxnet.engine.step_flags import Known, flags_of
 
 FORMAT = 'mmtransxnet bad numbers 1'
 """What the files say of themselves."""
@@ -106,13 +107,20 @@ class BadNumbersHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Come between the backward pass and the step."""
+        if isinstance(runner.optim_wrapper, OptimWrapperDict):
+            print_log(
+                'BadNumbersHook does not look at the steps of several '
+                'optimizers',
+                'current',
+                logging.WARNING,
+            )
         model = runner.model
         self._flags = flags_of(runner)
         self._inner = model.module if is_model_wrapper(model) else model
         self._handle = self._inner.register_forward_hook(self._keep_losses)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._buffers = Snapshot(list(model.buffers()))
-        self._now = self._before = Iteration()
+        self._now = Iteration()
         # Whether a batch of the step that is being accumulated is bad.
         self._bad: Tensor | None = None
         wrapper: Any = runner.optim_wrapper
@@ -127,10 +135,7 @@ class BadNumbersHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Look at the last step, and leave the optimizer wrapper alone."""
-        if self._flags.lag:
-            self._before = self._now
-            self._flags.finish()
-            self._act_if_bad(runner)
+        self.settle(runner)
         self._handle.remove()
         wrapper: Any = runner.optim_wrapper
         wrapper.backward, wrapper.step = self._backward, self._step
@@ -139,14 +144,24 @@ class BadNumbersHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Keep what the iteration starts from."""
-        self._before = self._now
         self._now = Iteration(runner.iter + 1, data_batch, random_states())
         self._buffers.take()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
-        """Let go of the batch, once the host knows of it."""
-        if not self._flags.lag:
-            self._now = Iteration()
+        """Let go of the batch; who has to hear of it still has it."""
+        self._now = Iteration()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Evaluate, and save the best, only what is known to be well."""
+        self.settle(runner)
+
+    def settle(self, runner: Runner) -> None:
+        """Act on all that has been, before it is saved.
+
+        Called by all processes.
+        """
+        self._flags.finish()
+        self._act_on_news(runner)
 
     def _keep_losses(self, model: nn.Module, _: Any, output: Any) -> None:
         if model.training and isinstance(output, Mapping):
@@ -160,42 +175,45 @@ class BadNumbersHook(Hook):
         suspect = are_not_finite(gradients, loss)
         if is_scaled(runner.optim_wrapper):
             suspect = suspect & (runner.optim_wrapper.loss_scaler._scale <= 1)
-        bad = self._flags.exchange(runner.iter, loss, suspect)
+        bad = self._flags.exchange(runner.iter, loss, suspect, self._now)
         if self._flags.lag:
             self._buffers.restore_where(bad)
             self._bad = bad if self._bad is None else self._bad.maximum(bad)
-        else:
-            self._before = self._now
-        self._act_if_bad(runner)
+        self._act_on_news(runner)
 
     def _checked_step(self, runner: Runner, **kwargs: Any) -> None:
         if self._skip:
             self._skip = False
-            return
-        if self._bad is None or is_scaled(runner.optim_wrapper):
-            self._step(**kwargs)  # the scaler looks for itself
+        elif self._bad is None:
+            self._step(**kwargs)
         else:
             with step_unless(
-                self._bad, runner.optim_wrapper.optimizer, self._parameters
+                self._bad, runner.optim_wrapper, self._parameters
             ):
                 self._step(**kwargs)
         self._bad = None
 
+    def _act_on_news(self, runner: Runner) -> None:
+        for known in self._flags.news():
+            if known.bad:
+                self._act(runner, known)
+
     @torch.no_grad()
-    def _act_if_bad(self, runner: Runner) -> None:
+    def _act(self, runner: Runner, known: Known) -> None:
         """Stop, or see to it that the step has not been."""
-        known, told_late = self._flags.known, bool(self._flags.lag)
-        if known is None or not known.bad or self._before.number == 0:
-            return
+        told_late = bool(self._flags.lag)
         names = [] if told_late else _bad_gradients(runner.model)
-        self._buffers.restore()
         stop = self.policy == 'error' or self.skipped >= self.limit
+        if stop or not told_late:
+            self._buffers.restore()
         blamed = not math.isfinite(known.loss) or not known.bad_loss
-        told = f'iteration {self._before.number}: '
-        told += self._describe(known.loss, names, blamed)
+        told = f'iteration {known.of.number}: '
+        told += self._describe(known, names, blamed)
         if stop or not self.skipped:
             if blamed:
-                told += self._save(runner, known.loss, names)
+                # The device has put them back; a batch may have come since.
+                with self._buffers.restored():
+                    told += self._save(runner, known, names)
             if dist.is_initialized():
                 # Who is first to exit must not end those that still write.
                 dist.barrier()
@@ -213,12 +231,12 @@ class BadNumbersHook(Hook):
             # What is accumulated after it would be counted again.
             runner.optim_wrapper.zero_grad()
 
-    def _describe(self, loss: float, names: list[str], blamed: bool) -> str:
+    def _describe(self, known: Known, names: list[str], blamed: bool) -> str:
         """What is bad, in a line."""
-        told = f'the loss is {loss}'
-        if math.isfinite(loss) and blamed and not names:
+        told = f'the loss is {known.loss}'
+        if math.isfinite(known.loss) and blamed and not names:
             told += ', gradients are not finite'
-        parts = self._loss_values()
+        parts = self._loss_values(known.of)
         if len(parts) > 1:
             values = ', '.join(f'{k}={v:.4g}' for k, v in parts.items())
             told += f' ({values})'
@@ -228,11 +246,11 @@ class BadNumbersHook(Hook):
             told += '; the bad loss is that of another process'
         return told
 
-    def _loss_values(self) -> dict[str, float]:
+    def _loss_values(self, iteration: Iteration) -> dict[str, float]:
         """Losses of the iteration by name, the parts of the whole."""
-        if self._before.losses is None:
+        if iteration.losses is None:
             return {}
-        values = self._inner.parse_losses(self._before.losses)[1]
+        values = self._inner.parse_losses(iteration.losses)[1]
         return {name: value.item() for name, value in values.items()}
 
     def _remedy(self) -> str:
@@ -247,27 +265,27 @@ class BadNumbersHook(Hook):
             'default_hooks.bad_numbers.policy=skip'
         )
 
-    def _save(self, runner: Runner, loss: float, names: list[str]) -> str:
+    def _save(self, runner: Runner, known: Known, names: list[str]) -> str:
         """Write the iteration to a file; returns what to tell of it."""
         rank = dist.get_rank() if dist.is_initialized() else 0
-        number = self._before.number
-        file = f'bad_numbers_iter_{number}_rank{rank}.pth'
+        iteration = known.of
+        file = f'bad_numbers_iter_{iteration.number}_rank{rank}.pth'
         path = Path(runner.work_dir, file)
         left_out: list[str] = []
         content = dict(
             format=FORMAT,
-            iteration=number,
+            iteration=iteration.number,
             rank=rank,
-            loss=loss,
-            losses=self._loss_values(),
+            loss=known.loss,
+            losses=self._loss_values(iteration),
             parameters=names,
-            batch=to_plain(self._before.batch, left_out, 'batch'),
+            batch=to_plain(iteration.batch, left_out, 'batch'),
             config=to_plain(runner.cfg.to_dict(), left_out, 'config'),
             # Not gathered from its shards: others may not be here to help.
             weights=to_plain(self._inner.state_dict(), left_out)
             if not hasattr(runner, 'strategy')
             else None,
-            states=to_plain(self._before.states, left_out),
+            states=to_plain(iteration.states, left_out),
             precision=_precision_of(runner.optim_wrapper),
             left_out=left_out,
         )
@@ -277,7 +295,11 @@ class BadNumbersHook(Hook):
         except (OSError, RuntimeError) as error:
             return f'; the batch could not be saved: {error}'
         lost = f' without {named(left_out)}' if left_out else ''
-        return f'; the batch and the weights before it are in {path}{lost}'
+        moved = self._flags.lag and not can_skip(
+            runner.optim_wrapper.optimizer
+        )
+        which = 'after a step with gradients of zero' if moved else 'before it'
+        return f'; the batch and the weights {which} are in {path}{lost}'
 
 
 def _bad_gradients(model: nn.Module) -> list[str]:

@@ -48,7 +48,9 @@ class DeepCheck:
         unchecked: dict[str, None] = {}
         scope = config.get('default_scope', 'mmengine')
         for split in ('train', 'val', 'test'):
-            loader = config.get(f'{split}_dataloader') or {}
+            loader = config.get(f'{split}_dataloader')
+            if not isinstance(loader, Mapping):
+                continue
             for dataset in leaf_datasets(loader.get('dataset')):
                 with DefaultScope.overwrite_default_scope(scope):
                     found, wrong = _list(dataset)

@@ -218,7 +218,7 @@ def _together(work: Callable[[], T], mine: bool) -> Any:
         try:
             result = work()
         # Whatever it is, the others must hear of it.
-        except Exception as failure:
+        except BaseException as failure:
             error = failure
     store = dist.PrefixStore(
         f'agreement {next(_agreements)}', _get_default_store()
@@ -239,13 +239,13 @@ def _wait_for_all(store: dist.Store, name: str) -> None:
     store.wait([f'all {name}'], _PATIENCE)
 
 
-def _complaint(error: Exception) -> str:
+def _complaint(error: BaseException) -> str:
     if isinstance(error, UserError):
         return line_of(error)
     return f'process {get_rank()} has failed: {in_a_line(error)}'
 
 
-def _end_together(store: dist.Store, error: Exception | None) -> None:
+def _end_together(store: dist.Store, error: BaseException | None) -> None:
     """End all processes with one line on each machine."""
     complaint = store.get('complaint').decode()
     if _is_first_of_machine():

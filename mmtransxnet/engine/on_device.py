@@ -28,6 +28,7 @@ def are_not_finite(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
     """
     if not tensors:
         return torch.zeros((), dtype=torch.bool, device=like.device)
+    tensors = [t._values() if t.is_sparse else t for t in tensors]
     # Of half precision, the sum would overflow.
     wide = [t if t.dtype.itemsize >= 4 else t.float() for t in tensors]
     total = nn.utils.get_total_norm(wide, 1.0)
@@ -46,13 +47,15 @@ class Snapshot:
     Tensors of a type are copied by one call, whatever their number.
 
     Args:
-        tensors: Of any shapes, on one device.
+        tensors: Of any shapes, on one device. Those whose numbers share
+            memory are left out: who expanded them does not change them.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         by_type = defaultdict(list)
         for tensor in tensors:
-            by_type[tensor.dtype].append(tensor)
+            if not _is_expanded(tensor):
+                by_type[tensor.dtype].append(tensor)
         self._pairs = [
             (same, [tensor.clone() for tensor in same])
             for same in by_type.values()
@@ -70,6 +73,18 @@ class Snapshot:
         for tensors, copies in self._pairs:
             torch._foreach_copy_(tensors, copies)
 
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Go back to the last copy for a while."""
+        now = [[t.clone() for t in tensors] for tensors, _ in self._pairs]
+        self.restore()
+        try:
+            yield
+        finally:
+            for (tensors, _), values in zip(self._pairs, now, strict=True):
+                with torch.no_grad():
+                    torch._foreach_copy_(tensors, values)
+
     @torch.no_grad()
     def restore_where(self, flag: Tensor) -> None:
         """Go back to the last copy if a flag on the device is set.
@@ -84,39 +99,73 @@ class Snapshot:
             torch._foreach_add_(bits, torch._foreach_mul(copied, chosen))
 
 
+def _is_expanded(tensor: Tensor) -> bool:
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return any(size > 1 and stride == 0 for size, stride in sizes)
+
+
 def _bits(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors of one type as whole numbers of the same bits."""
-    kind = _BITS[tensors[0].dtype.itemsize]
-    return [tensor.view(kind) for tensor in tensors]
+    """Tensors of one type as whole numbers of the same bits.
+
+    Writing to them is not noticed by autograd, which may have saved them.
+    """
+    parts = [t._values() if t.is_sparse else t for t in tensors]
+    real = [torch.view_as_real(t) if t.is_complex() else t for t in parts]
+    kind = _BITS[real[0].dtype.itemsize]
+    return [tensor.data.view(kind) for tensor in real]
+
+
+def can_skip(optimizer: Any) -> bool:
+    """Whether an optimizer leaves all as it is where a flag tells it to."""
+    if not getattr(optimizer, '_step_supports_amp_scaling', False):
+        return False
+    # torch's fused SGD does not fill the momentum of a first step that it
+    # skips.
+    return (
+        not isinstance(optimizer, torch.optim.SGD)
+        or bool(optimizer.state)
+        or not any(group['momentum'] for group in optimizer.param_groups)
+    )
 
 
 @contextmanager
 def step_unless(
-    flag: Tensor, optimizer: Any, parameters: Sequence[nn.Parameter]
+    flag: Tensor, wrapper: Any, parameters: Sequence[nn.Parameter]
 ) -> Iterator[None]:
     """Let an optimizer step only if a flag on the device is not set.
 
-    Optimizers that take loss scaling (``fused=True``) then change nothing.
-    Others see gradients of zero.
+    Optimizers that take loss scaling (``fused=True``) then change nothing,
+    and a loss scaler sees to it that none does. Others see gradients of
+    zero.
 
     Args:
-        flag: 0 or 1, a number.
-        optimizer: The optimizer.
+        flag: 0 or 1, ``()``.
+        wrapper: Wrapper of the optimizer.
         parameters: Its parameters.
     """
-    if getattr(optimizer, '_step_supports_amp_scaling', False):
+    optimizer = wrapper.optimizer
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if is_scaled(wrapper):
+        # It looks for itself, and finds this in one of them.
+        for gradient in gradients[:1]:
+            gradient.mul_(torch.where(flag > 0, torch.nan, 1.0))
+        yield
+    elif can_skip(optimizer):
         optimizer.grad_scale, optimizer.found_inf = None, flag
         try:
             yield
         finally:
             del optimizer.grad_scale, optimizer.found_inf
-        return
+    else:
+        _zero_where(flag, gradients)
+        yield
+
+
+@torch.no_grad()
+def _zero_where(flag: Tensor, tensors: Sequence[Tensor]) -> None:
     by_type = defaultdict(list)
-    for parameter in parameters:
-        if parameter.grad is not None:
-            by_type[parameter.grad.dtype].append(parameter.grad)
-    with torch.no_grad():
-        for gradients in by_type.values():
-            bits = _bits(gradients)
-            torch._foreach_mul_(bits, 1 - flag.to(bits[0].dtype))
-    yield
+    for tensor in tensors:
+        by_type[tensor.dtype].append(tensor)
+    for same in by_type.values():
+        bits = _bits(same)
+        torch._foreach_mul_(bits, 1 - flag.to(bits[0].dtype))

@@ -57,10 +57,14 @@ def checkpoints_of(work_dir: str | Path) -> list[Path]:
     for path in (Path(named), folder / Path(named).name):
         if named and os.path.isfile(path):
             found.add(path)
-    distinct = {path.resolve(): path for path in sorted(found)}
-    return sorted(distinct.values(), key=lambda path: path.stat().st_mtime_ns)[
-        ::-1
-    ]
+    times = {}
+    for path in sorted(found):
+        try:
+            times[path.resolve()] = path.stat().st_mtime_ns, path
+        # A link to nothing, or removed meanwhile.
+        except OSError as error:
+            print_log(f'Skipped: {path} ({error})', 'current', logging.WARNING)
+    return [path for _, path in sorted(times.values(), reverse=True)]
 
 
 def _named_last(folder: Path) -> str:

@@ -15,21 +15,23 @@ import torch.distributed as dist
 from mmengine.runner import Runner
 from torch import Tensor
 
-LAG = {'cpu': 0}
-"""Steps after which the host knows, by type of device; otherwise one."""
+LAG = {'cuda': 1}
+"""Exchanges after which the host knows, by type of device; otherwise none."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What the host knows of a step.
+    """What the host knows of an exchange.
 
     Attributes:
+        of: What it was about, as its caller called it.
         loss: The loss of this process.
         bad_loss: Whether the loss of any process is not finite.
         bad_gradients: The same of the gradients.
         stop: Whether any process was told to stop.
     """
 
+    of: Any
     loss: float
     bad_loss: bool
     bad_gradients: bool
@@ -48,36 +50,40 @@ class StepFlags:
         device: Where the flags are.
 
     Attributes:
-        lag: Iterations after which the host knows.
+        lag: Exchanges after which the host knows.
         stop: Whether this process was told to stop.
-        known: The newest that the host knows.
-        iteration: Number of the iteration that was exchanged last.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.lag = LAG.get(device.type, 1)
+        self.lag = LAG.get(device.type, 0)
         self.stop = False
-        self.known: Known | None = None
-        self.iteration = -1
-        self._slots = [_Slot(device) for _ in range(self.lag + 1)]
-        self._sent = 0
+        self._all_stop = False
+        self._iteration = -1
+        self._free = [_Slot(device) for _ in range(self.lag + 1)]
+        self._under_way: list[_Slot] = []
+        self._news: list[Known] = []
 
     def exchange(
-        self, iteration: int, loss: Tensor, bad_gradients: Tensor
+        self,
+        iteration: int,
+        loss: Tensor,
+        bad_gradients: Tensor,
+        of: Any = None,
     ) -> Tensor:
         """Tell the other processes of this one, and be told of them.
 
         Args:
             iteration: Number of the iteration.
-            loss: The loss, a number.
-            bad_gradients: Whether gradients are not finite, a number.
+            loss: The loss, one number.
+            bad_gradients: Whether gradients are not finite, ``()``.
+            of: What this is about, for :attr:`Known.of`.
 
         Returns:
-            Whether the step is bad in any process: 0 or 1, a number on the
+            Whether the step is bad in any process: 0 or 1, ``()``, on the
             device.
         """
-        loss = loss.detach().float()
+        loss = loss.detach().float().reshape(())
         # Filled by the device: a copy from the host would wait.
         stop = torch.full((), float(self.stop), device=self.device)
         flags = torch.stack(
@@ -85,20 +91,21 @@ class StepFlags:
         )
         if _are_several():
             dist.all_reduce(flags, dist.ReduceOp.MAX)
-        self.iteration = iteration
-        self._slots[self._sent % len(self._slots)].send(flags, loss)
-        self._sent += 1
-        if self._sent > self.lag:
-            # The oldest, which is overwritten next.
-            self.known = self._slots[self._sent % len(self._slots)].read()
+        self._iteration = iteration
+        slot = self._free.pop()
+        slot.send(flags, loss, of)
+        self._under_way.append(slot)
+        self._read_all_but(self.lag)
         return flags[:2].amax()
 
     def finish(self) -> None:
-        """Let the host know of the last step; it waits for the device."""
-        if self._sent and self.lag:
-            self.known = self._slots[
-                (self._sent - 1) % len(self._slots)
-            ].read()
+        """Let the host know of all exchanges; it waits for the device."""
+        self._read_all_but(0)
+
+    def news(self) -> list[Known]:
+        """What the host has come to know since the last call."""
+        news, self._news = self._news, []
+        return news
 
     def is_stopping(self, iteration: int) -> bool:
         """Whether any process was told to stop; all hear the same.
@@ -109,10 +116,19 @@ class StepFlags:
         """
         if not _are_several():
             return self.stop
-        if self.iteration != iteration:
+        if self._iteration != iteration:
             nothing = torch.zeros((), device=self.device)
             self.exchange(iteration, nothing, nothing)
-        return self.known is not None and self.known.stop
+        return self._all_stop
+
+    def _read_all_but(self, count: int) -> None:
+        while len(self._under_way) > count:
+            slot = self._under_way.pop(0)
+            known = slot.read()
+            self._free.append(slot)
+            self._all_stop |= known.stop
+            if known.of is not None:
+                self._news.append(known)
 
 
 class _Slot:
@@ -123,11 +139,13 @@ class _Slot:
         self._memory = torch.zeros(4, pin_memory=on_gpu)
         self._values = self._memory.numpy()
         self._arrival: Any = torch.cuda.Event() if on_gpu else None
+        self._of: Any = None
 
-    def send(self, flags: Tensor, loss: Tensor) -> None:
+    def send(self, flags: Tensor, loss: Tensor, of: Any) -> None:
         """Write, after what the device still has to do."""
+        self._of = of
         row = torch.cat([loss.view(1), flags])
-        self._memory.copy_(row, non_blocking=True)
+        self._memory.copy_(row, non_blocking=self._arrival is not None)
         if self._arrival is not None:
             self._arrival.record()
 
@@ -136,7 +154,8 @@ class _Slot:
         if self._arrival is not None:
             self._arrival.synchronize()
         loss, bad_loss, bad_gradients, stop = map(float, self._values)
-        return Known(loss, bad_loss > 0, bad_gradients > 0, stop > 0)
+        of, self._of = self._of, None
+        return Known(of, loss, bad_loss > 0, bad_gradients > 0, stop > 0)
 
 
 _flags: WeakKeyDictionary[Any, StepFlags] = WeakKeyDictionary()

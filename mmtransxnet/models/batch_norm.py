@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.model.utils import _BatchNormXd
 from torch import nn
 
-# Of these it is known that they ask no other process.
-_LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Of these it is known that they ask no other process; the last is what
+# mmengine makes of SyncBN where there is none.
+_LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, _BatchNormXd)
 
 
 def training_norms(module: nn.Module) -> list[Any]:

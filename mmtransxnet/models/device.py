@@ -24,6 +24,8 @@ class Settings:
             the rows that a block of queries needs.
         trains_with_mask: Whether PyTorch's fused attention has a gradient
             for its mask. Where it has none, it would keep all scores.
+        exact_mask: Whether fused attention takes a mask of higher precision
+            than the queries; otherwise the table is rounded to theirs.
         fast_depthwise: Whether the ways around the slow depthwise
             convolutions of CPU libraries are taken.
         recompute_above: Number of values of a map above which
@@ -34,6 +36,7 @@ class Settings:
     block_scores: int = 2**24
     whole_table: int | None = 2**28
     trains_with_mask: bool = True
+    exact_mask: bool = False
     fast_depthwise: bool = False
     recompute_above: int | None = None
 
@@ -52,6 +55,7 @@ BY_DEVICE = {
         block_scores=2**17,
         whole_table=0,
         trains_with_mask=False,
+        exact_mask=True,
         fast_depthwise=True,
         recompute_above=5_000_000,
     ),

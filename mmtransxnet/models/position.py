@@ -96,8 +96,17 @@ def _trains(*tensors: Tensor) -> bool:
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    # Under autocast q, k, v come in low precision, the table as a parameter.
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+    bias = _rounded(bias, q)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def _rounded(bias: Tensor, q: Tensor) -> Tensor:
+    """The bias as fused attention takes it.
+
+    Under autocast q, k, v come in low precision, the table as a parameter.
+    """
+    exact = settings_of(q).exact_mask and bias.dtype == torch.float32
+    return bias if exact else bias.to(q.dtype)
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -201,7 +210,8 @@ def _gradients(
     bias = _Bias(table, q.size(2))
     for block in _blocks(q, table):
         query, up = queries[:, block], upstream[:, block]
-        repeated = bias.of(block).repeat(q.size(0), 1, 1).to(dtype)
+        added = _rounded(bias.of(block), q).to(dtype)
+        repeated = added.repeat(q.size(0), 1, 1)
         scores = torch.baddbmm(repeated, query, scaled.mT)
         weights = scores.softmax(dim=-1)
         d_values.baddbmm_(weights.mT, up)

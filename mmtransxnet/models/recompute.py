@@ -68,8 +68,8 @@ def is_recomputed(
         mode: ``'off'``, ``'on'`` or ``'auto'``: where the device's settings
             say that it pays for maps of this size.
         module: What would be recomputed.
-        parts: Modules of it that are not called as a whole then; somebody
-            who listens to them prevents it.
+        parts: Modules of it that are not called as a whole then; hooks on
+            them, or another module in their place, prevent it.
     """
     if (
         mode == 'off'
@@ -81,7 +81,16 @@ def is_recomputed(
     large = limit is not None and size > limit
     if not (large or mode == 'on') or x.numel() == x.size(1):
         return False
-    return not (any(map(has_hooks, parts)) or synchronised_norms(module))
+    return not (any(map(_is_called, parts)) or synchronised_norms(module))
+
+
+def _is_called(part: nn.Module) -> bool:
+    """Whether a sequence of modules is to be called as a whole."""
+    return (
+        type(part) is not nn.Sequential
+        or 'forward' in vars(part)
+        or has_hooks(part)
+    )
 
 
 class _Again:

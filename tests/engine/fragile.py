@@ -136,3 +136,19 @@ def make_runner(
     runner = Runner.from_cfg(config)
     runner.register_hook(witness, 'HIGHEST')
     return runner, witness
+
+
+def scaled_runner(folder, kind, scale, **hook):
+    """float16's loss scaling, which torch has for CPUs, too."""
+    runner, witness = make_runner(
+        folder, kind, wrapper=dict(type='MixedPrecisionOptimWrapper'), **hook
+    )
+    build = runner.build_optim_wrapper
+
+    def with_scaler(config):
+        wrapper = build(config)
+        wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale)
+        return wrapper
+
+    runner.build_optim_wrapper = with_scaler
+    return runner, witness

@@ -14,6 +14,7 @@ from fragile import (
     KINDS,
     make_runner,
     same,
+    scaled_runner,
 )
 
 from mmtransxnet.engine import UserError
@@ -120,22 +121,6 @@ def test_accumulation_skips_the_whole_step(tmp_path, bad):
     assert moved == [False, True, False, False, False, True]
     hook = next(h for h in runner.hooks if isinstance(h, BadNumbersHook))
     assert hook.skipped == 1
-
-
-def scaled_runner(folder, kind, scale, bad=(BAD,)):
-    """float16's loss scaling, which torch has for CPUs, too."""
-    runner, witness = make_runner(
-        folder, kind, wrapper=wrapper_of('bfloat16'), bad=bad
-    )
-    build = runner.build_optim_wrapper
-
-    def with_scaler(config):
-        wrapper = build(config)
-        wrapper.loss_scaler = torch.amp.GradScaler('cpu', init_scale=scale)
-        return wrapper
-
-    runner.build_optim_wrapper = with_scaler
-    return runner, witness
 
 
 def test_what_loss_scaling_skips_is_no_error(tmp_path):

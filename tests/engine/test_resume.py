@@ -136,6 +136,12 @@ def test_newer_than_last_checkpoint_says(work_dir):
     assert iteration(work_dir) == 30
 
 
+def test_a_link_to_nothing_is_skipped(work_dir):
+    before = checkpoints_of(work_dir)
+    (work_dir / 'epoch_9.pth').symlink_to(work_dir / 'gone.pth')
+    assert checkpoints_of(work_dir) == before
+
+
 def test_checkpoints_of_another_name(work_dir, tmp_path_factory):
     """What last_checkpoint names counts, in a folder that moved too."""
     other = tmp_path_factory.mktemp('other')

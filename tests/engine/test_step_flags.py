@@ -11,8 +11,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from fragile import BAD, ITERATIONS, KINDS, make_runner, same
+from fragile import (
+    BAD,
+    ITERATIONS,
+    KINDS,
+    make_runner,
+    same,
+    scaled_runner,
+)
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 
 from mmtransxnet.engine import UserError, on_device, step_flags
 from mmtransxnet.engine.bad_numbers import BadNumbersHook
@@ -25,8 +33,8 @@ FUSED = dict(optimizer=dict(type='AdamW', lr=0.1, fused=True))
 
 @pytest.fixture
 def late(monkeypatch):
-    """As for any device but a CPU."""
-    monkeypatch.setattr(step_flags, 'LAG', {})
+    """As on a GPU."""
+    monkeypatch.setattr(step_flags, 'LAG', {'cpu': 1})
 
 
 @pytest.mark.usefixtures('late')
@@ -83,6 +91,102 @@ def test_other_optimizers_see_no_gradient(tmp_path, kind):
     values = witness.seen[-1]['model'].values()
     assert all(value.isfinite().all() for value in values)
     assert not same(witness.seen[-1], witness.seen[-2])
+
+
+@pytest.mark.parametrize('lag', [0, 1])
+def test_statistics_of_good_batches_are_kept(tmp_path, monkeypatch, lag):
+    """Of all but the bad one, whenever the host hears of that."""
+    monkeypatch.setattr(step_flags, 'LAG', {'cpu': lag})
+    runner, witness = make_runner(tmp_path, policy='skip', wrapper=FUSED)
+    runner.train()
+    counts = [
+        int(one['model']['norm.num_batches_tracked']) for one in witness.seen
+    ]
+    assert counts == [0, 1, 2, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures('late')
+@pytest.mark.parametrize('momentum', [0, 0.9])
+def test_fused_sgd_skips_its_first_step(tmp_path, momentum):
+    optimizer = dict(type='SGD', lr=0.1, momentum=momentum, fused=True)
+    runner, witness = make_runner(
+        tmp_path, bad=(1,), policy='skip', wrapper=dict(optimizer=optimizer)
+    )
+    runner.train()
+    first, second = (witness.seen[n]['model'] for n in (0, 1))
+    assert torch.equal(first['linear.weight'], second['linear.weight'])
+    assert witness.seen[-1]['model']['linear.weight'].abs().max() < 10
+
+
+@pytest.mark.usefixtures('late')
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_loss_scaler_skips_a_bad_loss(tmp_path, kind):
+    """Also one whose gradients are finite; bad gradients are its own."""
+    runner, witness = scaled_runner(tmp_path, kind, 8.0, policy='skip')
+    runner.train()
+    for number in range(1, ITERATIONS + 1):
+        one, other = (
+            witness.seen[n]['model']['linear.weight']
+            for n in (number, number - 1)
+        )
+        assert torch.equal(one, other) == (number == BAD), number
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert log.count('the step is skipped') == (kind != 'gradient')
+
+
+@pytest.mark.usefixtures('late')
+def test_no_checkpoint_of_a_bad_iteration(tmp_path):
+    """The host waits for it where a checkpoint is due."""
+    hooks = dict(
+        checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=1),
+        bad_numbers=dict(type='BadNumbersHook'),
+    )
+    runner, _ = make_runner(tmp_path, hooks=hooks)
+    with pytest.raises(UserError, match=r'iteration 3: .* gradients of zero'):
+        runner.train()
+    names = sorted(path.name for path in tmp_path.glob('iter_*.pth'))
+    assert names == ['iter_1.pth', 'iter_2.pth']
+
+
+@pytest.mark.parametrize('lag', [0, 1])
+def test_several_backward_passes_of_an_iteration(tmp_path, monkeypatch, lag):
+    """The right iteration is told; the graph may be used again."""
+    monkeypatch.setattr(step_flags, 'LAG', {'cpu': lag})
+    runner, _ = make_runner(tmp_path, wrapper=FUSED)
+
+    def train_step(self, data, optim_wrapper):
+        data = self.data_preprocessor(data, True)
+        loss, log = self.parse_losses(self._run_forward(data, mode='loss'))
+        optim_wrapper.backward(loss, retain_graph=True)
+        optim_wrapper.backward(loss.reshape(1) * 2)
+        optim_wrapper.step()
+        optim_wrapper.zero_grad()
+        return log
+
+    monkeypatch.setattr(type(runner.model), 'train_step', train_step)
+    with pytest.raises(UserError, match='iteration 3'):
+        runner.train()
+    assert [p.name for p in tmp_path.glob('bad_*')] == [
+        'bad_numbers_iter_3_rank0.pth'
+    ]
+
+
+def test_odd_tensors():
+    """Expanded ones cannot be written to; complex and sparse ones can."""
+    expanded = torch.zeros(1).expand(3)
+    number = torch.tensor([1 + 2j], dtype=torch.complex128)
+    snapshot = Snapshot([expanded, number])
+    number.fill_(complex('nan'))
+    snapshot.restore_where(torch.ones(()))
+    assert number.item() == 1 + 2j
+    parameter = torch.nn.Parameter(torch.zeros(4, 2))
+    parameter.grad = torch.sparse_coo_tensor(
+        [[1]], [[float('nan'), 1.0]], (4, 2)
+    )
+    assert on_device.are_not_finite([parameter.grad], torch.zeros(()))
+    wrapper = OptimWrapper(torch.optim.SparseAdam([parameter]))
+    with on_device.step_unless(torch.ones(()), wrapper, [parameter]):
+        assert not parameter.grad._values().any()
 
 
 @pytest.mark.usefixtures('late')

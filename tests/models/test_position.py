@@ -369,6 +369,17 @@ def test_bias_under_autocast_is_as_exact_as_without():
         assert_close(made, exact, 1e-6, 'bias')
 
 
+def test_a_large_bias_is_added_in_full_precision():
+    """On CPUs; rounding the output is all that costs."""
+    q, k, v, table = (t.float().detach() for t in inputs(50, 6, (20, 6)))
+    table = 20 + table
+    low = [t.bfloat16() for t in (q, k, v)]
+    exact = plain(*(t.float() for t in low), table)
+    for grad in (False, True):
+        out = attention(*low, table.requires_grad_(grad))
+        assert_close(out.float(), exact.bfloat16().float(), 0.01, f'{grad}')
+
+
 def test_second_derivative_is_refused_with_a_remedy():
     args = inputs(50, 6, (20, 6))
     (first,) = torch.autograd.grad(

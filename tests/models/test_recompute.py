@@ -16,9 +16,11 @@ from helpers import (
     micro,
     probe_loss,
 )
+from mmengine.model import revert_sync_batchnorm
 from torch import nn
 
 from mmtransxnet import TransXNet
+from mmtransxnet.models.batch_norm import synchronised_norms
 from mmtransxnet.models.device import BY_DEVICE, PLAIN, settings_for
 
 
@@ -125,6 +127,28 @@ def test_who_listens_to_a_container_is_called(part):
     assert heard == [1]
 
 
+class Halved(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) / 2
+
+
+@pytest.mark.parametrize('part', ['mlp.fc1', 'token_mixer.proj'])
+def test_what_takes_a_containers_place_is_called(part):
+    def outs(mode):
+        model = fill_by_name(TransXNet(micro(), 64, recompute=mode)).train()
+        block = model.network[0][0]
+        parent, _, child = part.rpartition('.')
+        parent = block.get_submodule(parent)
+        setattr(parent, child, Halved(getattr(parent, child)))
+        return model(make_input(0, (2, 3, 64, 64)))
+
+    assert_all_close(outs('on'), outs('off'), 1e-6, part)
+
+
 # --------------------------------------------- norms that ask other processes
 class AskingNorm(nn.BatchNorm2d):
     """Not one of torch's own, as norms that wait for others are not."""
@@ -187,3 +211,10 @@ def test_norms_that_ask_are_not_asked_again():
     assert_same_gradients(other[1], grads, 1e-5)
     assert_same_buffers(other[2], state, 1e-6)
     assert other[3] == calls
+
+
+def test_norms_without_their_gpu_ask_nobody():
+    """What mmengine makes of SyncBN on CPUs is as torch's own."""
+    model = TransXNet(micro(), 64, conv_norm_cfg=dict(type='SyncBN')).train()
+    assert synchronised_norms(model)
+    assert not synchronised_norms(revert_sync_batchnorm(model))
