@@ -380,7 +380,7 @@ def coco_of_a_subclass(root):
         serialize_data=False,
         pipeline=det_steps(),
     )
-    return Foreign('mmdet', dataset, 1, 2, 'cannot be described')
+    return Foreign('mmdet', dataset, 1, 2, 'not known here')
 
 
 @layout

@@ -101,6 +101,8 @@ class TestFiles:
 class FakeRunner(SimpleNamespace):
     """Saves a number instead of a model, through mmengine's backends."""
 
+    hooks = ()
+
     def save_checkpoint(self, out_dir, filename, *_, meta, **options):
         backend = get_file_backend(
             out_dir, backend_args=options['backend_args']
