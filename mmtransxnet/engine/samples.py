@@ -146,7 +146,12 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
         try:
             image = _open(path, file)
         except UnidentifiedImageError:
-            return _size_by_opencv(path)
+            opened = mmcv.imread(path) if cv2.haveImageReader(path) else None
+            if opened is None:
+                raise
+            # The libraries' own reader alone knows it: TIFF with three
+            # channels of float32, PFM, HDR, Sun raster.
+            return opened.shape[1], opened.shape[0]
         size = _upright_size(path, image)
         if decode or not _is_whole(file, image.format):
             image.load()
@@ -155,21 +160,6 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
             if mmcv.imread(path) is None:
                 raise ValueError(f'OpenCV reads no such {image.format}')
     return size
-
-
-def _size_by_opencv(path: str) -> tuple[int, int]:
-    """Size of a picture that the libraries' own reader alone knows.
-
-    Such as TIFF with three channels of float32, PFM, HDR and Sun raster.
-
-    Raises:
-        ValueError: It does not read it either.
-    """
-    image = mmcv.imread(path) if cv2.haveImageReader(path) else None
-    if image is None:
-        raise ValueError('neither Pillow nor OpenCV knows what it is')
-    height, width = image.shape[:2]
-    return width, height
 
 
 @contextmanager

@@ -562,6 +562,8 @@ def _resized_table(table: Tensor, x: Tensor, reduction: int) -> Tensor:
     height, width = x.shape[-2:]
     keys = math.ceil(height / reduction) * math.ceil(width / reduction)
     resized = resize_as_far_as_small(table, height * width, keys)
+    if not torch.is_grad_enabled():
+        return resized
     # Always an operation: the table's gradient is complete at the same place
     # of the backward pass for all sizes, or processes with images of
     # different sizes would exchange gradients in different orders.
