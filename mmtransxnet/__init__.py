@@ -12,11 +12,11 @@ from mmtransxnet import ops
 ops.install()
 
 # The engine registers hooks, loops and schedules.
-from mmtransxnet import engine, loaders  # noqa: E402, F401
+from mmtransxnet import engine, weights  # noqa: E402, F401
 from mmtransxnet.models import TransXNet  # noqa: E402
 from mmtransxnet.version import __version__  # noqa: E402
 
 # mmengine's own run what is in a malicious file.
-loaders.install()
+weights.install()
 
 __all__ = ['TransXNet', '__version__']

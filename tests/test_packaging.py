@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import yaml
-from helpers import ROOT
+
+from tests.support.paths import ROOT
 
 PIP = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
 
@@ -56,7 +57,7 @@ def test_configs_of_the_wheel_build_models(site):
 import mmtransxnet
 from pathlib import Path
 from mmtransxnet.engine import load_config
-from mmtransxnet.engine.cost import build_on_meta
+from mmtransxnet.analysis.complexity import build_on_meta
 home = Path(mmtransxnet.__file__).parent
 print(home)
 for path in sorted((home / '.mim/configs').glob('[!_]*/*_t.py')):

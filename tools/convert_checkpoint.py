@@ -17,17 +17,17 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from mmtransxnet import TransXNet, __version__
-from mmtransxnet.checkpoint import STEM, read_checkpoint, state_dict_of
 from mmtransxnet.engine import (
     UserError,
     check_folder,
     load_config,
     report_user_errors,
 )
-from mmtransxnet.fit import OUTPUT_NORMS, Fit, fit
-from mmtransxnet.loaders import path_of
 from mmtransxnet.models.arch import ARCHS
 from mmtransxnet.weights import save_weights
+from mmtransxnet.weights.matching import OUTPUT_NORMS, Fit, fit
+from mmtransxnet.weights.mmengine_loaders import path_of
+from mmtransxnet.weights.reader import STEM, read_checkpoint, state_dict_of
 
 _OPTIONAL = (*OUTPUT_NORMS, 'classifier.')
 

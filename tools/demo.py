@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from mmtransxnet.benchmark.pipeline import PRETRAINING, Steps
 from mmtransxnet.datasets import side_by_side
-from mmtransxnet.engine.steps import PRETRAINING, Steps
 
 ROOT = Path(__file__).resolve().parents[1]
 DETECTOR = 'configs/detection/maskrcnn_transxnet_t_digits.py'

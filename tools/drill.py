@@ -32,9 +32,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mmtransxnet.datasets import build_digits
-from mmtransxnet.engine.files import TEMPORARY
-from mmtransxnet.engine.preemption import STATUS
-from mmtransxnet.engine.resume import checkpoints_of, read_training_state
+from mmtransxnet.engine.hooks.preemption import STATUS
+from mmtransxnet.engine.runner.resume import (
+    checkpoints_of,
+    read_training_state,
+)
+from mmtransxnet.utils.atomic_write import TEMPORARY
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,7 +13,7 @@ from mmtransxnet.engine import (
     load_config,
     report_user_errors,
 )
-from mmtransxnet.engine.options import OptionsAction
+from mmtransxnet.engine.config.options import OptionsAction
 
 
 def parse_args() -> argparse.Namespace:

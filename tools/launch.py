@@ -40,7 +40,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     RendezvousTimeout,
 )
 
-from mmtransxnet.engine.network import own_address, wait_for_port
+from mmtransxnet.engine.runner.network import own_address, wait_for_port
 
 _NAME = 'by-node-rank'
 

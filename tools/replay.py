@@ -10,9 +10,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from mmtransxnet.checkpoint import named
 from mmtransxnet.engine import load_config, report_user_errors
-from mmtransxnet.engine.replay import Replay, read_record, replay
+from mmtransxnet.engine.runner.replay import Replay, read_record, replay
+from mmtransxnet.weights.reader import named
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from mmtransxnet.analysis.complexity import build_on_meta
 from mmtransxnet.engine import (
     UserError,
     build_runner,
@@ -20,7 +21,6 @@ from mmtransxnet.engine import (
     run_parser,
     use_fsdp,
 )
-from mmtransxnet.engine.cost import build_on_meta
 
 
 def parse_args() -> argparse.Namespace:

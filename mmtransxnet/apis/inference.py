@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
-from mmtransxnet.apis.sources import (
+from mmtransxnet.apis.inputs import (
     Source,
     VideoFile,
     VideoFrames,
@@ -21,12 +21,12 @@ from mmtransxnet.apis.sources import (
     read_picture,
     write_picture,
 )
-from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
-from mmtransxnet.engine.config import load_config
-from mmtransxnet.engine.errors import UserError
-from mmtransxnet.fit import fit
-from mmtransxnet.loaders import path_of
+from mmtransxnet.engine.config.loading import load_config
 from mmtransxnet.models import fold as inference_form
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.weights.matching import fit
+from mmtransxnet.weights.mmengine_loaders import path_of
+from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
 
 
 @dataclass(frozen=True)

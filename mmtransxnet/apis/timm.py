@@ -25,10 +25,10 @@ from timm.models import (
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from mmtransxnet.checkpoint import state_dict_of
 from mmtransxnet.models.arch import NUM_STAGES
 from mmtransxnet.models.transxnet import Block, PatchEmbed, TransXNet
-from mmtransxnet.releases import SCHEME
+from mmtransxnet.weights.published import SCHEME
+from mmtransxnet.weights.reader import state_dict_of
 
 __all__ = ['TimmTransXNet']  # timm adds the names of the models
 

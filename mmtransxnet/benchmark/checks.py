@@ -10,13 +10,13 @@ from typing import Any
 from mmengine.config import Config
 
 from mmtransxnet.benchmark.rows import Row
-from mmtransxnet.checkpoint import read_checkpoint
-from mmtransxnet.engine.config import load_config
-from mmtransxnet.engine.errors import UserError
-from mmtransxnet.engine.layout import inspect_layout
-from mmtransxnet.engine.options import OptionsAction
-from mmtransxnet.engine.preflight import check_data
-from mmtransxnet.loaders import path_of
+from mmtransxnet.engine.checks.folders import inspect_layout
+from mmtransxnet.engine.checks.preflight import check_data
+from mmtransxnet.engine.config.loading import load_config
+from mmtransxnet.engine.config.options import OptionsAction
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.weights.mmengine_loaders import path_of
+from mmtransxnet.weights.reader import read_checkpoint
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmtransxnet.engine.errors import UserError
+from mmtransxnet.utils.errors import UserError
 
 
 @dataclass(frozen=True)

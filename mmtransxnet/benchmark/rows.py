@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from mmtransxnet.engine.errors import UserError
+from mmtransxnet.utils.errors import UserError
 
 TOLERANCE = 0.1
 """Percentage points by which the same weights on the same data may differ

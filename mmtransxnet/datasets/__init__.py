@@ -1,8 +1,15 @@
-"""The digits set: real images, made from what scikit-learn bundles."""
+"""Data sets that come with the package."""
 
-from .classes import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
-from .digits import DigitsSet, build_digits
-from .preview import contact_sheet, side_by_side
+from mmtransxnet.datasets.digits import (
+    CLASSES,
+    PALETTE,
+    SEG_CLASSES,
+    SEG_PALETTE,
+    DigitsSet,
+    build_digits,
+    contact_sheet,
+    side_by_side,
+)
 
 __all__ = [
     'CLASSES',

@@ -1,37 +1,41 @@
-"""What mmengine does not have: checks before a run starts, CPUs, schedules."""
+"""What mmengine does not have: checks before a run, exact resuming, CPUs."""
 
 # For what they register.
-from mmtransxnet.engine import (  # noqa: F401
-    bad_data,
-    bad_numbers,
-    checkpoints,
-    fold_hook,
-    loops,
-    optim,
-    preemption,
-)
-from mmtransxnet.engine.compile_hook import check_compiler
-from mmtransxnet.engine.config import load_config
-from mmtransxnet.engine.distributed import (
-    closing_process_group,
-    in_turn,
-    use_fsdp,
-)
-from mmtransxnet.engine.errors import UserError, report_user_errors
-from mmtransxnet.engine.flags import (
-    build_runner,
-    config_parser,
-    load_run,
-    run_parser,
-)
-from mmtransxnet.engine.layout import inspect_layout
-from mmtransxnet.engine.preflight import (
+from mmtransxnet.engine.checks import corrupt_samples  # noqa: F401
+from mmtransxnet.engine.checks.folders import inspect_layout
+from mmtransxnet.engine.checks.preflight import (
     check_checkpoint,
     check_data,
     check_folder,
     check_init_weights,
 )
-from mmtransxnet.engine.resume import checkpoint_to_load
+from mmtransxnet.engine.config.command_line import (
+    config_parser,
+    load_run,
+    run_parser,
+)
+from mmtransxnet.engine.config.loading import load_config
+from mmtransxnet.engine.hooks import (  # noqa: F401
+    checkpoint,
+    inference_form,
+    non_finite,
+    preemption,
+)
+from mmtransxnet.engine.hooks.compile import check_compiler
+from mmtransxnet.engine.optimizers import (  # noqa: F401
+    layer_decay,
+    mixed_precision,
+)
+from mmtransxnet.engine.runner import loops  # noqa: F401
+from mmtransxnet.engine.runner.build import build_runner
+from mmtransxnet.engine.runner.distributed import (
+    closing_process_group,
+    in_turn,
+    use_fsdp,
+)
+from mmtransxnet.engine.runner.resume import checkpoint_to_load
+from mmtransxnet.engine.schedulers import warmup_cosine  # noqa: F401
+from mmtransxnet.utils.errors import UserError, report_user_errors
 
 __all__ = [
     'UserError',

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mmtransxnet.models.depthwise import DepthwiseConv2d
+from mmtransxnet.kernels.depthwise import DepthwiseConv2d
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.token_mixer import OSRA, DMixer, ScaleModule
 from mmtransxnet.models.transxnet import Block, LayerScale, TransXNet

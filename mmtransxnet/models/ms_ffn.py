@@ -3,11 +3,11 @@
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
-from mmtransxnet.models.depthwise import (
+from mmtransxnet.kernels.depthwise import (
     DepthwiseConv2d,
     add_depthwise_convs,
 )
-from mmtransxnet.models.recompute import is_recomputed, recompute
+from mmtransxnet.kernels.recompute import is_recomputed, recompute
 
 
 class MultiScaleDWConv(nn.Module):

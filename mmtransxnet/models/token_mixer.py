@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from mmcv.cnn import ConvModule, build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
-from mmtransxnet.models.batch_norm import statistics_for
-from mmtransxnet.models.depthwise import DepthwiseConv2d, depthwise_conv2d
-from mmtransxnet.models.position import attention
-from mmtransxnet.models.recompute import is_recomputed, recompute
+from mmtransxnet.kernels.attention import attention
+from mmtransxnet.kernels.batch_norm import statistics_for
+from mmtransxnet.kernels.depthwise import DepthwiseConv2d, depthwise_conv2d
+from mmtransxnet.kernels.recompute import is_recomputed, recompute
 
 
 class IDConv(nn.Module):

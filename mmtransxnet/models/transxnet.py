@@ -15,24 +15,23 @@ from mmcv.cnn import ConvModule, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmtransxnet.checkpoint import named
-from mmtransxnet.fit import drop_unused_norms, rename_classifier
-from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
-from mmtransxnet.models.batch_norm import statistics_for, synchronised_norms
-from mmtransxnet.models.depthwise import DepthwiseConv2d
-from mmtransxnet.models.ms_ffn import MSFFN
-from mmtransxnet.models.position import (
+from mmtransxnet.kernels.attention import (
     resize_as_far_as_small,
     resize_position_table,
 )
-from mmtransxnet.models.recompute import MODES, recompute
+from mmtransxnet.kernels.batch_norm import statistics_for, synchronised_norms
+from mmtransxnet.kernels.depthwise import DepthwiseConv2d
+from mmtransxnet.kernels.recompute import MODES, recompute
+from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
+from mmtransxnet.models.ms_ffn import MSFFN
+from mmtransxnet.models.state_dict import drop_unused_norms, rename_classifier
 from mmtransxnet.models.token_mixer import DMixer, IDConv
-from mmtransxnet.weights import load_weights
+from mmtransxnet.utils.text import first_few
 
 MIN_SIZE = (
     32  # pixels; below, the last stage would have no position of its own
@@ -371,12 +370,10 @@ class TransXNet(BaseModule):
         super().init_weights()
         self.init_cfg = given
         for config in pretrained:
-            load_weights(
-                self,
-                config['checkpoint'],
-                config.get('prefix'),
-                config.get('allow', ()),
-            )
+            # Strict, and known by name alone: nothing here reads files.
+            WEIGHT_INITIALIZERS.build(
+                {**config, 'type': 'TransXNetPretrained'}
+            )(self)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args
@@ -403,7 +400,7 @@ class TransXNet(BaseModule):
             raise ValueError(
                 'the weights are of another architecture than this '
                 f'TransXNet: {len(misfits)} of another shape: '
-                f'{named(misfits)}'
+                f'{first_few(misfits)}'
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from helpers import fill_by_name, make_input, micro
 from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file, save_file
 
 from mmtransxnet.apis.hub import HubBackbone, HubClassifier
+from tests.support.models import fill_by_name, make_input, micro
 
 
 def backbone():

@@ -10,19 +10,15 @@ import math
 import pytest
 import timm
 import torch
-from helpers import (
-    assert_close,
-    fill_by_name,
-    make_input,
-    micro,
-    official_keys,
-)
 from timm.layers import create_feature_extractor, get_graph_node_names
 from timm.models import FeatureInfo, group_parameters
 
 from mmtransxnet import TransXNet
 from mmtransxnet.apis.timm import TimmTransXNet
-from mmtransxnet.releases import VARIABLE
+from mmtransxnet.weights.published import VARIABLE
+from tests.support.compare import assert_close
+from tests.support.golden import official_keys
+from tests.support.models import fill_by_name, make_input, micro
 
 NAMES = ['transxnet_t', 'transxnet_s', 'transxnet_b', 'transxnet_b_384']
 T = 'transxnet_t'

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import yaml
-from helpers import ROOT
 from mmengine.config import Config
 
 from mmtransxnet.benchmark import (
@@ -26,6 +25,7 @@ from mmtransxnet.benchmark import (
 )
 from mmtransxnet.benchmark.runs import _complaint, _take_metrics
 from mmtransxnet.engine import UserError
+from tests.support.paths import ROOT
 
 CONFIG = 'configs/detection/maskrcnn_transxnet_t.py'
 
@@ -267,7 +267,7 @@ def test_a_part_of_a_published_set_is_not_enough(
 ):
     published = {('CustomDataset', 'val'): 50_000}
     monkeypatch.setattr(
-        'mmtransxnet.engine.layout._PUBLISHED_COUNTS', published
+        'mmtransxnet.engine.checks.folders._PUBLISHED_COUNTS', published
     )
     (checked,) = check_rows([digits_row], tmp_path, [])
     assert checked.state == 'no data'

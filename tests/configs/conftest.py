@@ -1,7 +1,7 @@
 """Tests that ask for a config get every one."""
 
 import pytest
-from suite import CONFIGS, load
+from tests.support.suite_configs import CONFIGS, load
 
 
 def pytest_generate_tests(metafunc):

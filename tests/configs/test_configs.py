@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from suite import CONFIGS, build, load
-from inputs import shrink, tiny_batch
+from tests.support.suite_configs import CONFIGS, build, load
+from tests.support.batches import shrink, tiny_batch
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 

@@ -2,10 +2,10 @@
 
 import pytest
 import yaml
-from helpers import ROOT
-from suite import CONFIGS, load
+from tests.support.paths import ROOT
+from tests.support.suite_configs import CONFIGS, load
 
-from mmtransxnet.engine.cost import (
+from mmtransxnet.analysis.complexity import (
     build_on_meta,
     count_macs,
     count_parameters,

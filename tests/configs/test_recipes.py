@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from suite import build, load
+from tests.support.suite_configs import build, load
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn

@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import pytest
 
 import mmtransxnet  # noqa: F401
-from mmtransxnet.datasets import build_digits, digits, sources
+from mmtransxnet.datasets import build_digits
+from mmtransxnet.datasets.digits import build, scans
 
 SMALL = {'size': 96, 'train_images': 12, 'val_images': 10, 'renderings': 1}
 
 
 @pytest.fixture(scope='session')
 def all_sources():
-    return sources.load_sources()
+    return scans.load_sources()
 
 
 @pytest.fixture(scope='session')
@@ -45,7 +46,7 @@ def quick_build(monkeypatch, all_sources):
     """build_digits with a few scans per split: a tenth of a second."""
     few = {name: pool[:12] for name, pool in all_sources.pools.items()}
     some = dataclasses.replace(all_sources, pools=few)
-    monkeypatch.setattr(digits, 'load_sources', lambda: some)
+    monkeypatch.setattr(build, 'load_sources', lambda: some)
 
     def build(root, **options):
         defaults = {'size': 64, 'train_images': 3, 'val_images': 2}

@@ -36,12 +36,13 @@ def scenes_of(root: Path) -> dict[str, str]:
 
 ELSEWHERE = """
 import dataclasses, sys
-from mmtransxnet.datasets import build_digits, digits
+from mmtransxnet.datasets import build_digits
+from mmtransxnet.datasets.digits import build
 assert 'sklearn' not in sys.modules, 'not lazy'
-found = digits.load_sources()
+found = build.load_sources()
 few = {name: pool[:12] for name, pool in found.pools.items()}
 some = dataclasses.replace(found, pools=few)
-digits.load_sources = lambda: some
+build.load_sources = lambda: some
 build_digits(sys.argv[1], size=64, train_images=3, val_images=2)
 """
 

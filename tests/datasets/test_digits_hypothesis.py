@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mmtransxnet.datasets import CLASSES, digits
-from mmtransxnet.datasets.layouts import ADE_SPLITS
+from mmtransxnet.datasets import CLASSES
+from mmtransxnet.datasets.digits import build
+from mmtransxnet.datasets.digits.formats import ADE_SPLITS
 
 quick = settings(
     max_examples=12,
@@ -128,7 +129,7 @@ def test_an_option_out_of_range_is_named(name, data, options):
     options[name] = data.draw(FORBIDDEN[name])
     with tempfile.TemporaryDirectory() as folder:
         with pytest.raises(ValueError) as caught:
-            digits.build_digits(Path(folder) / 'set', **options)
+            build.build_digits(Path(folder) / 'set', **options)
         assert str(caught.value).startswith(f'{name} ')
         assert str(options[name]) in str(caught.value)
         assert not list(Path(folder).iterdir())
@@ -144,7 +145,7 @@ def test_an_option_that_is_no_whole_number_is_named(options, name, value):
     assume(value is not None or name != 'single_size')
     with tempfile.TemporaryDirectory() as folder:
         with pytest.raises(TypeError, match=f'^{name} must be a whole'):
-            digits.build_digits(
+            build.build_digits(
                 Path(folder) / 'set', **{**options, name: value}
             )
         assert not list(Path(folder).iterdir())

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmtransxnet.datasets import render, scenes, sources
+from mmtransxnet.datasets.digits import render, scans, scenes
 
 
 def many_scenes(all_sources, count=40, size=160, split='val'):
@@ -137,7 +137,7 @@ def test_ink_is_found_on_any_plain_ground(grey):
 def test_ink_is_mostly_found_on_the_brightest_ground():
     """A digit for which it is not is laid elsewhere."""
     white = np.full((5, 10, 3), 255, np.uint8)
-    ground = sources.dim(white).reshape(-1, 3)
+    ground = scans.dim(white).reshape(-1, 3)
     inks = [
         render.pick_ink(np.random.default_rng(seed), [ground])
         for seed in range(30)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mmtransxnet.datasets import PALETTE
-from mmtransxnet.datasets.preview import contact_sheet
+from mmtransxnet.datasets.digits.preview import contact_sheet
 
 TOOL = Path(__file__).parents[2] / 'tools/dataset/build_digits.py'
 

@@ -12,8 +12,8 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.datasets import load_digits
 
 from mmtransxnet.datasets import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
-from mmtransxnet.datasets.scenes import PHOTO_SIDES
-from mmtransxnet.datasets.sources import photo_columns, random_background
+from mmtransxnet.datasets.digits.scans import photo_columns, random_background
+from mmtransxnet.datasets.digits.scenes import PHOTO_SIDES
 
 SPLITS = ('train', 'val')
 

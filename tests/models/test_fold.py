@@ -7,22 +7,20 @@ import shutil
 import pytest
 import torch
 import torch._inductor.config
-from helpers import (
-    assert_all_close,
-    check_golden_forward,
-    fill_by_name,
-    golden_arch,
-    golden_cases,
-    make_input,
-    micro,
-    parse_case,
-)
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtransxnet import TransXNet
 from mmtransxnet.models import fold
+from tests.support.compare import assert_all_close
+from tests.support.golden import (
+    check_golden_forward,
+    golden_arch,
+    golden_cases,
+    parse_case,
+)
+from tests.support.models import fill_by_name, make_input, micro
 
 # The design size, larger, smaller, and one position in the last stage.
 SHAPES = [(2, 3, 64, 64), (3, 3, 75, 130), (1, 3, 33, 40), (1, 3, 32, 32)]

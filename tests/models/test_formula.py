@@ -6,11 +6,17 @@ and a wrong detail cannot hide in a tolerance.
 
 import pytest
 import torch
-from helpers import (
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmtransxnet import TransXNet
+from mmtransxnet.models.reference import ReferenceTransXNet, lenient
+from tests.support.compare import (
     assert_all_close,
     assert_close,
     assert_same_buffers,
     assert_same_gradients,
+)
+from tests.support.models import (
     buffers,
     fill_by_name,
     gradients,
@@ -18,10 +24,6 @@ from helpers import (
     micro,
     probe_loss,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from mmtransxnet import TransXNet
-from mmtransxnet.models.reference import ReferenceTransXNet, lenient
 
 TOL = 1e-9
 

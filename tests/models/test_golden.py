@@ -4,23 +4,22 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from helpers import (
-    assert_close,
+from torch import nn
+
+from mmtransxnet import TransXNet
+from tests.support.compare import assert_close
+from tests.support.golden import (
     check_golden_backward,
     check_golden_forward,
     dense_keys,
-    fill_by_name,
     golden,
     golden_arch,
     golden_cases,
     keys_sha256,
-    make_input,
     official_keys,
     parse_case,
 )
-from torch import nn
-
-from mmtransxnet import TransXNet
+from tests.support.models import fill_by_name, make_input
 
 
 def _shapes(model):

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT
+
+from tests.support.paths import ROOT
 
 TASKS = ('mmdet', 'mmseg', 'mmpretrain')
 SOURCES = sorted((ROOT / 'mmtransxnet' / 'models').rglob('*.py'))

@@ -6,10 +6,14 @@ import pickle
 
 import pytest
 import torch
-from helpers import (
+
+from mmtransxnet import TransXNet
+from tests.support.compare import (
     assert_all_close,
     assert_same_buffers,
     assert_same_gradients,
+)
+from tests.support.models import (
     buffers,
     fill_by_name,
     gradients,
@@ -17,8 +21,6 @@ from helpers import (
     micro,
     probe_loss,
 )
-
-from mmtransxnet import TransXNet
 
 # Not the design size, so that the resize of the tables takes part.
 SHAPE = (2, 3, 80, 64)

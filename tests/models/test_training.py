@@ -3,11 +3,15 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import (
+
+from mmtransxnet import TransXNet
+from tests.support.compare import (
     assert_all_close,
     assert_close,
     assert_same_buffers,
     assert_same_gradients,
+)
+from tests.support.models import (
     buffers,
     fill_by_name,
     gradients,
@@ -15,8 +19,6 @@ from helpers import (
     micro,
     probe_loss,
 )
-
-from mmtransxnet import TransXNet
 
 BATCH = (2, 3, 64, 64)
 

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT
-from tiny import write_configs
+
+from tests.support.paths import ROOT
+from tests.support.tiny_configs import write_configs
 
 
 @pytest.fixture(scope='session')

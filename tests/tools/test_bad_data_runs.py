@@ -4,9 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-import spoiled
-from helpers import free_port
 from PIL import Image
+
+from tests.support import corrupt_files
+from tests.support.ports import free_port
 
 SCRATCH = 'model.backbone.init_cfg=None'
 WORKERS = ('train_dataloader.num_workers=2',)
@@ -46,7 +47,7 @@ def test_two_processes_go_on_without_it(tool, configs, root, tmp_path):
     (bad,) = spoil_labels(root, '000002')
     picture = root / 'ade/images/training/000003.jpg'
     picture.unlink()
-    picture.write_bytes(spoiled.bomb())
+    picture.write_bytes(corrupt_files.bomb())
     # What an earlier run has found does not count.
     (tmp_path / 'bad_data').mkdir()
     (tmp_path / 'bad_data/x.jsonl').write_text('"earlier"\n')

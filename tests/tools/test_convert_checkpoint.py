@@ -6,12 +6,13 @@ import sys
 
 import pytest
 import torch
-from helpers import MICRO, ROOT
 from safetensors import safe_open
 
 from mmtransxnet import TransXNet
-from mmtransxnet.checkpoint import read_checkpoint
 from mmtransxnet.weights import load_weights
+from mmtransxnet.weights.reader import read_checkpoint
+from tests.support.models import MICRO
+from tests.support.paths import ROOT
 
 TOOL = str(ROOT / 'tools/convert_checkpoint.py')
 CONFIG = f"""

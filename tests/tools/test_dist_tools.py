@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, assert_identical, free_port
 
-from mmtransxnet.checkpoint import read_checkpoint
+from mmtransxnet.weights.reader import read_checkpoint
+from tests.support.compare import assert_identical
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 SCRATCH = 'model.backbone.init_cfg=None'
 LEFT_OPEN = 'the process group is left open'

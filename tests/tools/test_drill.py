@@ -5,7 +5,8 @@ import sys
 
 import pytest
 import torch
-from helpers import ROOT
+
+from tests.support.paths import ROOT
 
 sys.path.append(str(ROOT / 'tools'))
 from drill import Drill, differences

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from mmtransxnet.checkpoint import read_checkpoint
+from mmtransxnet.weights.reader import read_checkpoint
 
 SCRATCH = 'model.backbone.init_cfg=None'
 FLOPS = 'analysis/get_flops.py'

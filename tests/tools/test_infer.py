@@ -7,14 +7,14 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
-import spoiled
 import torch
-from helpers import fill_by_name
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmtransxnet.apis import Inferencer
 from mmtransxnet.engine import UserError
+from tests.support import corrupt_files
+from tests.support.models import fill_by_name
 
 TASKS = ['classifier', 'detector', 'segmentor']
 DIGITS = [str(digit) for digit in range(10)]
@@ -171,7 +171,7 @@ def test_hostile_pictures_do_not_stop_the_others(models, tmp_path, task):
     """A bomb, 1 x 20000 pixels and what else is bad, and 1 x 1."""
     folder = tmp_path / 'pictures'
     folder.mkdir()
-    for name, (content, _) in spoiled.BAD.items():
+    for name, (content, _) in corrupt_files.BAD.items():
         (folder / f'{name}.png').write_bytes(content)
     mmcv.imwrite(np.zeros((1, 1, 3), 'uint8'), str(folder / 'x.png'))
     mmcv.imwrite(np.zeros((32, 64, 3), 'uint8'), str(folder / 'z.png'))
@@ -185,10 +185,10 @@ def test_hostile_pictures_do_not_stop_the_others(models, tmp_path, task):
         'segmentor': 'the libraries cannot predict or draw it (IndexError',
     }
     assert told.get(task, 'None') in str(tiny.error)
-    assert {result.source.stem for result in failed} == {*spoiled.BAD}
+    assert {result.source.stem for result in failed} == {*corrupt_files.BAD}
     for result in failed:
         assert str(result.source) in result.error
-        assert spoiled.BAD[result.source.stem][1] in result.error
+        assert corrupt_files.BAD[result.source.stem][1] in result.error
     assert grown < 500 * 1024  # KiB; the bomb would have 10 GB
 
 

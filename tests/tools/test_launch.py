@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, free_port
+
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 PATH = ROOT / 'tools/launch.py'
 

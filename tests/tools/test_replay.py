@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmtransxnet.checkpoint import read_checkpoint
+from mmtransxnet.weights.reader import read_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import os
 import pytest
 import torch
 import yaml
-from helpers import ROOT, fill_by_name, free_port
 from mmengine.config import Config
 from mmengine.registry import MODELS
+
+from tests.support.models import fill_by_name
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 COCO = 'configs/detection/maskrcnn_transxnet_t.py'
 

@@ -1,6 +1,6 @@
 """The tools that look and count: check.py, get_flops.py, tables.py."""
 
-from helpers import ROOT
+from tests.support.paths import ROOT
 
 TINY = 'configs/segmentation/sfpn_transxnet_t_digits.py'
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from mmtransxnet.checkpoint import read_checkpoint
+from mmtransxnet.weights.reader import read_checkpoint
 
 SCRATCH = 'model.backbone.init_cfg=None'
 

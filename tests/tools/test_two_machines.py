@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, free_port
+
+from tests.support.paths import ROOT
+from tests.support.ports import free_port
 
 PICTURES = 'imagenet/val/*/*.jpg'
 # The order of their text is not that of the machines.

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 import torch
-from helpers import MICRO, ROOT
-from tiny import write_configs
 
 from mmtransxnet import TransXNet
+from tests.support.models import MICRO
+from tests.support.paths import ROOT
+from tests.support.tiny_configs import write_configs
 
 
 class Intruder:

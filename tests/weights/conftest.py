@@ -1,7 +1,8 @@
 """Files to load, made once."""
 
 import pytest
-from published import FORMATS, classification_state
+
+from tests.support.published_files import FORMATS, classification_state
 
 
 @pytest.fixture(scope='session')

@@ -8,11 +8,17 @@ import json
 
 import pytest
 import torch
-from helpers import DATA, MICRO, ROOT, official_keys
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
-from published import (
+
+from mmtransxnet import TransXNet
+from mmtransxnet.weights import load_weights
+from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
+from tests.support.golden import official_keys
+from tests.support.models import MICRO
+from tests.support.paths import DATA, ROOT
+from tests.support.published_files import (
     DENSE,
     FORMATS,
     SIZE,
@@ -23,10 +29,6 @@ from published import (
     prefixed,
     runner_dict,
 )
-
-from mmtransxnet import TransXNet
-from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
-from mmtransxnet.weights import load_weights
 
 pytestmark = pytest.mark.distribution
 

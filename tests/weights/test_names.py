@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import MICRO, ROOT
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
-from published import SIZE, classifier
 
-from mmtransxnet import TransXNet, releases
+from mmtransxnet import TransXNet
 from mmtransxnet.engine import (
     UserError,
     check_checkpoint,
     check_init_weights,
 )
-from mmtransxnet.weights import load_weights
+from mmtransxnet.weights import load_weights, published
+from tests.support.models import MICRO
+from tests.support.paths import ROOT
+from tests.support.published_files import SIZE, classifier
 
 pytestmark = pytest.mark.distribution
 
@@ -84,16 +85,16 @@ def server(tmp_path, monkeypatch):
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     address = f'http://127.0.0.1:{httpd.server_port}'
-    monkeypatch.setattr(releases, 'RELEASE', address)
+    monkeypatch.setattr(published, 'RELEASE', address)
     yield folder, asked, address
     httpd.shutdown()
     httpd.server_close()
 
 
 def test_names_are_the_files_of_the_release(offline):
-    assert releases.FILES == RELEASED
+    assert published.FILES == RELEASED
     with pytest.raises(ValueError, match='no network'):
-        releases.locate('transxnet://s')
+        published.locate('transxnet://s')
     assert offline == [
         'https://github.com/LMMMEng/TransXNet/releases/download/v1.0/'
         'transx-s.pth.tar'
@@ -149,15 +150,15 @@ def test_addresses_are_fetched_safely(files, server, tmp_path):
 
 def test_what_the_server_does_not_have(server, hub):
     with pytest.raises(ValueError, match=r'cannot be fetched .*404'):
-        releases.locate('transxnet://s')
+        published.locate('transxnet://s')
     assert list(hub.iterdir()) == []
 
 
 def test_offline_says_what_to_fetch_and_where_to_put_it(offline, hub):
     with pytest.raises(ValueError) as caught:
-        releases.locate('transxnet://maskrcnn-t')
+        published.locate('transxnet://maskrcnn-t')
     message = str(caught.value)
-    assert f'{releases.RELEASE}/maskrcnn_tiny.pth' in message
+    assert f'{published.RELEASE}/maskrcnn_tiny.pth' in message
     assert f'put maskrcnn_tiny.pth into {hub}' in message
     assert 'TRANSXNET_WEIGHTS' in message
 
@@ -172,7 +173,7 @@ def test_unknown_names_list_the_known(name, offline):
 def test_a_directory_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setenv('TRANSXNET_WEIGHTS', str(tmp_path / 'nowhere'))
     with pytest.raises(ValueError, match='nowhere is not a directory'):
-        releases.locate('transxnet://t')
+        published.locate('transxnet://t')
 
 
 # ----------------------------------------------------- before a run starts
@@ -240,7 +241,7 @@ def test_configs_name_weights_that_are_published(path):
     init = config.model.backbone.get('init_cfg') or {}
     for source in (init.get('checkpoint'), config.load_from):
         if source and '://' in source:
-            assert releases.file_of(source)
+            assert published.file_of(source)
             assert source.startswith('transxnet://')
             size = source.partition('://')[2]
             assert config.model.backbone.arch == size

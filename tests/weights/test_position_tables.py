@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers import MICRO, fill_by_name
 from mmengine.runner import load_checkpoint
-from published import classification_state, classifier
 
 from mmtransxnet import TransXNet
 from mmtransxnet.weights import load_weights
+from tests.support.models import MICRO, fill_by_name
+from tests.support.published_files import classification_state, classifier
 
 pytestmark = pytest.mark.distribution
 

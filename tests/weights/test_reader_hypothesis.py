@@ -7,14 +7,14 @@ import zipfile
 
 import pytest
 import torch
-from helpers import MICRO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from published import training_dict
 from safetensors.torch import save
 
 from mmtransxnet import TransXNet
-from mmtransxnet.checkpoint import read_checkpoint, state_dict_of
+from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
+from tests.support.models import MICRO
+from tests.support.published_files import training_dict
 
 FUZZ = settings(
     max_examples=200,
@@ -147,7 +147,7 @@ NAMES = [
     'importlib import_module', 'torch load', 'torch.hub load',
     'torch._utils _rebuild_tensor_v2', 'argparse Namespace',
     'collections OrderedDict', 'numpy._core.multiarray _reconstruct',
-    'numpy ndarray', 'numpy dtype', 'mmtransxnet.checkpoint _statistic',
+    'numpy ndarray', 'numpy dtype', 'mmtransxnet.weights.reader _statistic',
     'mmengine.logging.history_buffer HistoryBuffer',
 ]  # fmt: skip
 ARGUMENTS = st.recursive(

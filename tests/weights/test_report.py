@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from helpers import MICRO
-from published import SIZE, build
 
 from mmtransxnet import TransXNet
-from mmtransxnet.fit import fit
 from mmtransxnet.weights import load_weights, save_weights
+from mmtransxnet.weights.matching import fit
+from tests.support.models import MICRO
+from tests.support.published_files import SIZE, build
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def test_reasons(state, model):
 def test_the_log_tells(files, model, monkeypatch):
     told = []
     monkeypatch.setattr(
-        'mmtransxnet.weights.print_log', lambda line, *_: told.append(line)
+        'mmtransxnet.weights.loading.print_log',
+        lambda line, *_: told.append(line),
     )
     load_weights(model, files['bare'])
     assert len(told) == 3
@@ -109,7 +110,7 @@ def test_init_weights_again_changes_nothing(files):
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_saved_weights_load(suffix, tmp_path):
-    from mmtransxnet.checkpoint import read_checkpoint
+    from mmtransxnet.weights.reader import read_checkpoint
 
     model = build('classification/transxnet_t')
     path = tmp_path / f'out{suffix}'

@@ -8,15 +8,21 @@ import zipfile
 
 import pytest
 import torch
-from helpers import MICRO
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
-from published import SIZE, build, classifier, runner_dict, training_dict
 
 from mmtransxnet import TransXNet
-from mmtransxnet.checkpoint import read_checkpoint
 from mmtransxnet.weights import load_weights
+from mmtransxnet.weights.reader import read_checkpoint
+from tests.support.models import MICRO
+from tests.support.published_files import (
+    SIZE,
+    build,
+    classifier,
+    runner_dict,
+    training_dict,
+)
 
 pytestmark = pytest.mark.distribution
 

@@ -5,15 +5,15 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from mmtransxnet.analysis.complexity import (
+    build_on_meta,
+    count_macs,
+    count_parameters,
+)
 from mmtransxnet.engine import (
     config_parser,
     load_config,
     report_user_errors,
-)
-from mmtransxnet.engine.cost import (
-    build_on_meta,
-    count_macs,
-    count_parameters,
 )
 
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 from rich.table import Table
 
-from mmtransxnet.engine.steps import PRETRAINING, Steps
+from mmtransxnet.benchmark.pipeline import PRETRAINING, Steps
 
 ROOT = Path(__file__).resolve().parents[2]
 METAFILE = ROOT / 'configs/metafile_digits.yml'

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from mmtransxnet.datasets import DigitsSet, build_digits
-from mmtransxnet.datasets.preview import contact_sheet
+from mmtransxnet.datasets.digits.preview import contact_sheet
 
 
 def parse_args() -> argparse.Namespace:

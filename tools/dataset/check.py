@@ -18,7 +18,7 @@ from mmtransxnet.engine import (
     load_config,
     report_user_errors,
 )
-from mmtransxnet.engine.deep_check import DeepCheck
+from mmtransxnet.engine.checks.deep_check import DeepCheck
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,0 +1,128 @@
+"""Every picture and annotation that a config reads, judged beforehand."""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmtransxnet.engine.checks.corrupt_samples import build_without_bad_boxes
+from mmtransxnet.engine.checks.dataset_types import (
+    leaf_datasets,
+    loading_of,
+    owner_of,
+    reads_local_files,
+)
+from mmtransxnet.engine.checks.pictures import (
+    BadSampleError,
+    Sample,
+    check_sample,
+    sample_of,
+)
+
+_CHUNK = 16
+"""Samples that a process gets at a time."""
+
+
+class DeepCheck:
+    """All samples of the loaders of a config.
+
+    The libraries' data sets list them, so these are the samples of a run.
+
+    Args:
+        config: The run.
+
+    Attributes:
+        samples: What is to be judged, each once.
+        problems: What is wrong with the annotations, a line each.
+        unchecked: Data sets whose samples cannot be judged, a line each.
+    """
+
+    def __init__(self, config: Config) -> None:
+        samples: dict[Sample, None] = {}
+        problems: dict[str, None] = {}
+        unchecked: dict[str, None] = {}
+        scope = config.get('default_scope', 'mmengine')
+        for split in ('train', 'val', 'test'):
+            loader = config.get(f'{split}_dataloader')
+            if not isinstance(loader, Mapping):
+                continue
+            for dataset in leaf_datasets(loader.get('dataset')):
+                with DefaultScope.overwrite_default_scope(scope):
+                    found, wrong = _list(dataset)
+                samples.update(dict.fromkeys(found))
+                problems.update(dict.fromkeys(wrong))
+                if not found and not wrong:
+                    unchecked[
+                        f'{split} data, not judged: {_name(dataset)}: its '
+                        'samples are not pictures on a local disk that are '
+                        'loaded in a way known here'
+                    ] = None
+        self.samples = list(samples)
+        self.problems = list(problems)
+        self.unchecked = list(unchecked)
+
+    def judge(self, workers: int) -> Iterator[str | None]:
+        """Decode all pictures.
+
+        Args:
+            workers: Number of processes.
+
+        Yields:
+            For each sample what is wrong with it, or None.
+        """
+        with ProcessPoolExecutor(workers) as pool:
+            yield from pool.map(_judge, self.samples, chunksize=_CHUNK)
+
+
+def _judge(sample: Sample) -> str | None:
+    try:
+        check_sample(sample, decode=True)
+    except BadSampleError as error:
+        return str(error)
+    return None
+
+
+def _list(dataset: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
+    """Samples of a data set, and what is wrong with its annotations."""
+    described = copy.deepcopy(dict(dataset))
+    if 'filter_cfg' in described:  # nothing is left out
+        described['filter_cfg'] = None
+    try:
+        built, problems = build_without_bad_boxes(described)
+    # What the libraries raise for a file that is not as they expect.
+    except Exception as error:
+        return [], [f'{_name(dataset)} cannot be read ({error!r})']
+    loading = loading_of(built)
+    if not loading.decoded:
+        return [], problems
+    infos = map(built.get_data_info, range(len(built)))
+    judged = (sample_of(info, loading) for info in infos)
+    samples = [sample for sample in judged if sample is not None]
+    lists = owner_of(type(built), 'load_data_list')
+    if lists == 'mmdet.CocoDataset' and reads_local_files(built.backend_args):
+        problems += _orphans(Path(built.ann_file))
+    return samples, problems
+
+
+def _name(dataset: Mapping[str, Any]) -> str:
+    """What the config says of a data set, short."""
+    name = dataset.get('ann_file') or dataset.get('data_prefix')
+    return f'{name or dataset.get("type")} of {dataset.get("data_root", "")}'
+
+
+def _orphans(annotations: Path) -> list[str]:
+    """Annotations of pictures that COCO's document does not list."""
+    document = json.loads(annotations.read_bytes())
+    known = {image['id'] for image in document['images']}
+    return [
+        f'{annotations}: annotation {one.get("id")}: no picture has the id '
+        f'{one.get("image_id")}'
+        # There are none of test sets.
+        for one in document.get('annotations', ())
+        if one.get('image_id') not in known
+    ]

@@ -1,0 +1,189 @@
+"""Checks that cost seconds, before a run that costs hours."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import METRICS, MODELS, DefaultScope
+from torch import nn
+
+from mmtransxnet.engine.checks.dataset_types import (
+    class_of,
+    library_of,
+    reads_local_files,
+)
+from mmtransxnet.engine.checks.folders import inspect_layout
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.text import shorten
+from mmtransxnet.weights.loading import plan
+from mmtransxnet.weights.matching import fit
+from mmtransxnet.weights.mmengine_loaders import LOCATED, path_of
+from mmtransxnet.weights.reader import keep, read_checkpoint, state_dict_of
+
+
+def check_data(config: Config, splits: Sequence[str]) -> None:
+    """Check that the data a run reads is laid out as it needs.
+
+    Args:
+        config: The run.
+        splits: Which of ``'train'``, ``'val'``, ``'test'`` it uses.
+
+    Raises:
+        UserError: Names what is wrong and the remedy, which the config
+            states as ``data_remedy``. Nothing is wrong if the config has
+            ``check_data=False``, as --no-check makes it.
+    """
+    if not config.get('check_data', True):
+        return
+    layouts = inspect_layout(config, splits)
+    policy = (config.get('bad_data') or {}).get('policy')
+    problems, notes, samples = [], [], []
+    for one in layouts:
+        problems += one.problems
+        notes += one.notes
+        if one.unchecked:
+            notes.append(f'{one.split} data, not checked: {one.unchecked}')
+        if one.split == 'train':  # an evaluation skips nothing
+            samples += one.samples
+    if policy == 'skip':  # the run counts them
+        problems = [p for p in problems if p not in samples]
+        notes += samples
+    for note in notes:
+        print_log(note, 'current', logging.WARNING)
+    problems += [
+        f'{path} does not exist'
+        for path in _annotations_of_metrics(config, splits)
+        if not os.path.exists(path)
+    ]
+    if problems:
+        remedy = config.get('data_remedy', 'mend data_root in the config')
+        told = '; '.join(dict.fromkeys(problems))
+        if policy == 'error' and samples:
+            remedy += (
+                '. To train without single bad files: --cfg-options '
+                'bad_data.policy=skip'
+            )
+        raise UserError(
+            f'the data is not as needed: {told}. {remedy}. If it is as you '
+            'want it: --no-check'
+        )
+
+
+def _annotations_of_metrics(
+    config: Config, splits: Sequence[str]
+) -> Iterator[str]:
+    """Files on a local disk that the metrics of mmdet read."""
+    for split in splits:
+        metrics = config.get(f'{split}_evaluator')
+        if not isinstance(metrics, list | tuple):
+            metrics = [metrics]
+        for metric in metrics:
+            path = metric.get('ann_file') if metric else None
+            if not isinstance(path, str) or '://' in path:
+                continue
+            with DefaultScope.overwrite_default_scope(
+                config.get('default_scope', 'mmengine')
+            ):
+                kind = class_of(metric, METRICS)
+            # Others may look elsewhere.
+            if library_of(kind) == 'mmdet' and reads_local_files(
+                metric.get('backend_args')
+            ):
+                yield path
+
+
+def check_folder(path: str | Path, flag: str) -> None:
+    """Check that files can be written into a folder, which is made.
+
+    Args:
+        path: The folder.
+        flag: What names it on the command line, for the message.
+
+    Raises:
+        UserError: It is a file, or cannot be written to.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    # ValueError: characters that no file system takes.
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise UserError(
+            f'{flag} {shorten(str(path))}: no folder to write to ({reason})'
+        ) from error
+
+
+def check_init_weights(config: Config) -> None:
+    """Check that the file the backbone starts from is there and fits it.
+
+    Published weights that are not on this machine are fetched.
+
+    Raises:
+        UserError: It is not there, cannot be fetched or read, or does not
+            fit.
+    """
+    backbone = config.model.get('backbone', {})
+    init = backbone.get('init_cfg') or {}
+    source = init.get('checkpoint', '') if isinstance(init, Mapping) else ''
+    if not source:
+        return
+    scratch = 'start from scratch with --cfg-options'
+    scratch = f'{scratch} model.backbone.init_cfg=None'
+    if '://' not in source and not Path(source).is_file():
+        raise UserError(
+            f'model.backbone.init_cfg.checkpoint: {source} is not a file; '
+            f'train or fetch it first, or {scratch}'
+        )
+    if backbone.type != 'TransXNet':
+        return
+    with torch.device('meta'):
+        model = MODELS.build({**backbone, 'init_cfg': None})
+    try:
+        plan(model, source, init.get('prefix'), init.get('allow', ()))
+    except ValueError as error:
+        raise UserError(
+            f'model.backbone.init_cfg: {error}. Or {scratch}'
+        ) from error
+
+
+def check_checkpoint(
+    path: str, model: nn.Module, config_name: str, allow: Sequence[str] = ()
+) -> None:
+    """Check that a checkpoint file fits a model.
+
+    Args:
+        path: The file, its address or the name of published weights, which
+            are fetched. Other schemes (``s3://``) are left to mmengine.
+        model: The model, wrapped or not.
+        config_name: What the model was built from, for the message.
+        allow: Names, or patterns such as ``head.fc.*``, that need not fit.
+
+    Raises:
+        UserError: The file cannot be read, or the weights do not fit.
+    """
+    if '://' in path and not path.startswith(LOCATED):
+        return
+    try:
+        content = read_checkpoint(path_of(path))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    keep(path_of(path), content)  # for the Runner, which loads it next
+    expected = {
+        name.removeprefix('module.'): value
+        for name, value in model.state_dict().items()
+    }
+    outcome = fit(state_dict_of(content), expected, allow)
+    if outcome.problems:
+        raise UserError(
+            f'checkpoint {path} does not fit the model of {config_name}: '
+            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
+            'config?'
+        )
+    for line in outcome.report():
+        print_log(f'{path}: {line}', 'current')

@@ -1,0 +1,1 @@
+"""Read configs and the command line, strictly."""

@@ -1,0 +1,69 @@
+"""The flags that all tools share, and what they do to the config."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmtransxnet.engine.config.loading import load_config
+from mmtransxnet.engine.config.options import OptionsAction
+from mmtransxnet.engine.runner.distributed import prepare_launch
+
+
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every tool takes that reads a config."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--data-root',
+        help='where the data is; instead of COCO_ROOT, ADE_ROOT, '
+        'IMAGENET_ROOT or DIGITS_ROOT in the environment',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OptionsAction,
+        help='override the config: key=value, key="[a,b]"',
+    )
+    return parser
+
+
+def run_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with what every tool takes that starts a Runner."""
+    parser = config_parser(description)
+    parser.add_argument(
+        '--work-dir', help='logs and checkpoints; work_dirs/CONFIG if not set'
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+    )
+    parser.add_argument(
+        '--no-check',
+        action='store_true',
+        help='neither look at the data beforehand nor judge its samples',
+    )
+    # torchrun and torch.distributed.launch pass one spelling or the other.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def load_run(args: argparse.Namespace) -> Config:
+    """Read the config of a run with the shared flags in it; join the others.
+
+    Raises:
+        UserError: As :func:`load_config` and :func:`prepare_launch`.
+    """
+    config = load_config(args.config, args.cfg_options, args.data_root)
+    config.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.no_check:
+        config.check_data = False
+        config.bad_data = None
+    if args.work_dir:
+        config.work_dir = args.work_dir
+    config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')
+    prepare_launch(config)
+    return config

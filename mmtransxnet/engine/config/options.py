@@ -1,0 +1,190 @@
+"""Options of the command line: read them, and compare them with the config."""
+
+import argparse
+import inspect
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.text import shorten
+
+# mmengine's reader takes a time that grows with the third power of these.
+_LONGEST = 4096
+_DEEPEST = 16
+
+# The least value of settings that would otherwise end a run before it began,
+# or stop it at the first batch.
+_LEAST_COUNTS = dict(
+    max_epochs=1,
+    max_iters=1,
+    val_interval=1,
+    batch_size=1,
+    num_workers=0,
+    accumulative_counts=1,
+)
+
+
+class OptionsAction(DictAction):
+    """mmengine's reader of ``key=value``, which tells what it cannot read."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Add options to those read before."""
+        for text in values or ():
+            problem = _problem_of(text)
+            if problem:
+                shown = shorten(text)
+                parser.error(f'--cfg-options {shown!r}: {problem}')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'--cfg-options: {shorten(str(error))}')
+        except RecursionError:  # as of '),('
+            parser.error('--cfg-options: brackets that do not match')
+
+
+def _problem_of(text: str) -> str | None:
+    """Why an option cannot be read, or would take forever."""
+    key, equals, value = text.partition('=')
+    if not equals or not all(key.split('.')):
+        return 'expected key=value, as in model.backbone.with_cp=True'
+    if len(text) > _LONGEST:
+        return f'longer than {_LONGEST} characters; write a config for it'
+    if key.count('.') > _DEEPEST:
+        return f'more than {_DEEPEST} levels'
+    depth = 0
+    for character in value:
+        depth += (character in '([') - (character in ')]')
+        if depth > _DEEPEST:
+            return f'more than {_DEEPEST} brackets inside each other'
+    return None
+
+
+def check_type(
+    dotted: str, before: Any, value: Any, parent: Any, owners: Iterable[Any]
+) -> None:
+    """Compare the type of an option with that of the value it replaces.
+
+    Args:
+        dotted: Its key.
+        before: The value of the config.
+        value: The value that is to take its place.
+        parent: What the key is in.
+        owners: Classes that may take it; their annotations admit more.
+
+    Raises:
+        UserError: The types do not go together.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        raise UserError(f'--cfg-options {dotted}: nan is not a number')
+    hints = _hints(owners, dotted.rpartition('.')[2])
+    if value is None or any(_admits(hint, value) for hint in hints):
+        return
+    if before is None and '.' not in dotted and hints:
+        raise UserError(
+            f'--cfg-options {dotted}: {shorten(repr(value), 60)} is '
+            f'{_kind(value)}, which mmengine does not take there'
+        )
+    if before is None or _kind(before) == _kind(value):
+        return
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    if several and not hints and 'type' in parent:
+        return  # many unannotated arguments take one or several
+    if isinstance(value, Mapping) and not hints and 'type' in parent:
+        return
+    if several and dotted.endswith('evaluator'):
+        return
+    shown = shorten(repr(value), 60)
+    raise UserError(
+        f'--cfg-options {dotted}: {shown} is {_kind(value)}, and the config '
+        f'has {_kind(before)} there ({shorten(repr(before), 60)})'
+    )
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in the words of a message."""
+    if isinstance(value, bool):
+        return 'True or False'
+    if isinstance(value, int | float):
+        return 'a number'
+    if isinstance(value, str):
+        return 'a text'
+    if isinstance(value, Mapping):
+        return 'a dict'
+    if isinstance(value, Sequence):
+        return 'a list'
+    return f'a {type(value).__name__}'
+
+
+def _hints(owners: Iterable[Any], name: str) -> list[Any]:
+    """Annotations of an argument; strings are left out."""
+    found = []
+    for owner in owners:
+        parameter = inspect.signature(owner).parameters.get(name)
+        if parameter and parameter.annotation is not parameter.empty:
+            found.append(parameter.annotation)
+    return [hint for hint in found if not isinstance(hint, str)]
+
+
+def _admits(hint: Any, value: Any) -> bool:
+    """Whether an annotation allows a value."""
+    if hint is Any:
+        return True
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_admits(one, value) for one in typing.get_args(hint))
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    kind = origin or hint
+    if kind is float:
+        kind = (int, float)
+    # A tuple comes as a list from a file.
+    if kind in (tuple, list):
+        kind = (tuple, list)
+    try:
+        return isinstance(value, kind)
+    except TypeError:
+        return True
+
+
+def check_counts(config: Config) -> None:
+    """Check the settings of loops and loaders that must be counts.
+
+    Raises:
+        UserError: One is not a whole number, or too small.
+    """
+    loaders = [name for name in config if name.endswith('_dataloader')]
+    for part in ('train_cfg', 'optim_wrapper', *loaders):
+        settings = config.get(part)
+        if not isinstance(settings, Mapping):
+            continue
+        for name, least in _LEAST_COUNTS.items():
+            value = settings.get(name)
+            whole = type(value) is int and value >= least
+            if value is not None and not whole:
+                raise UserError(
+                    f'{part}.{name} = {shorten(repr(value), 60)}: expected '
+                    f'a whole number from {least}'
+                )
+    _check_rate(config)
+
+
+def _check_rate(config: Config) -> None:
+    wrapper = config.get('optim_wrapper')
+    optimizer = wrapper.get('optimizer') if wrapper else None
+    rate = optimizer.get('lr', 0.0) if isinstance(optimizer, Mapping) else 0.0
+    if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+        raise UserError(
+            f'optim_wrapper.optimizer.lr = {shorten(repr(rate), 60)}: '
+            'expected a number from 0'
+        )

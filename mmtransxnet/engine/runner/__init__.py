@@ -1,0 +1,1 @@
+"""Loops, processes and resuming."""

@@ -1,0 +1,278 @@
+"""Training loops that go on exactly where an interrupted run stopped.
+
+What a run draws at random is a function of its seed and of where it is: each
+sample is loaded and augmented from a state of its own (number of the batch,
+position in it), each training step runs from another. Nothing else has to be
+saved, and the number of worker processes does not matter. A run of mmengine's
+own loops depends on all random numbers since its start.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank
+from mmengine.registry import LOOPS
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+)
+from torch.utils.data import DataLoader, Dataset
+
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.random_streams import SAMPLE, STEP, seed_everything
+
+_VALIDATED = 'last_validation'
+"""Entry of the message hub: the iteration of the last validation."""
+
+_EPOCH_LENGTH = 'epoch_length'
+"""Entry of the message hub: the number of batches of an epoch."""
+
+
+class NumberedBatches:
+    """A batch sampler that says with each sample which one it is.
+
+    Args:
+        batches: The batch sampler itself.
+        seed: Seed of the run.
+
+    Attributes:
+        first: Number of the first batch of the next iteration over it.
+        skip: How many of its batches an interrupted run has had already.
+    """
+
+    def __init__(self, batches: Any, seed: int) -> None:
+        self.batches = batches
+        self.sampler = batches.sampler
+        self.entropy = (seed, get_rank())
+        self.first = 0
+        self.skip = 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[tuple[int, ...], int]]]:
+        skip, self.skip = self.skip, 0
+        for number, batch in enumerate(self.batches):
+            if number >= skip:
+                drawn = (*self.entropy, self.first + number)
+                yield [((*drawn, i), index) for i, index in enumerate(batch)]
+
+
+class SeededDataset(Dataset):
+    """A data set whose samples are loaded from random states of their own.
+
+    Its attributes are those of the data set inside.
+
+    Args:
+        dataset: The data set.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        vars(self)['dataset'] = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        # While it is unpickled, there is nothing inside yet.
+        if 'dataset' not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.dataset, name, value)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, sample: tuple[tuple[int, ...], int]) -> Any:
+        entropy, index = sample
+        seed_everything(SAMPLE, *entropy)
+        return self.dataset[index]
+
+
+def _number(loader: DataLoader, seed: int) -> None:
+    """Let a loader that has not begun number its batches and seed samples."""
+    if loader.batch_sampler is None:
+        raise UserError(
+            'train_dataloader.batch_size=None: runs resume from batches only'
+        )
+    # A loader refuses to have its parts exchanged, for the sake of iterators
+    # that are under way; none is.
+    parts = vars(loader)
+    parts['dataset'] = SeededDataset(loader.dataset)
+    parts['batch_sampler'] = NumberedBatches(loader.batch_sampler, seed)
+
+
+class _Resumable:
+    """What both loops share.
+
+    Args:
+        runner: The Runner.
+        dataloader: A loader, or the config of one.
+        *args: As mmengine's.
+        **kwargs: As mmengine's.
+    """
+
+    runner: Any
+    dataloader: Any
+    _iter: int
+
+    def __init__(
+        self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        # Before mmengine's loops see the loader: one of 0.10.7 begins to read
+        # at once, and workers that persist keep the parts they began with.
+        BaseLoop.__init__(cast(BaseLoop, self), runner, dataloader)
+        _number(self.dataloader, runner.seed)
+        super().__init__(runner, self.dataloader, *args, **kwargs)  # type: ignore[call-arg]
+
+    def _validate_if_due(self) -> None:
+        """Run the validation that a killed run did not come to."""
+        if self._iter and self._is_validation_due():
+            hub = self.runner.message_hub
+            if hub.runtime_info.get(_VALIDATED) != self._iter:
+                self.runner.logger.info('The interrupted validation first')
+                self._validate()
+
+    def _validate(self) -> None:
+        # Before: what is saved after the validation knows of it.
+        self.runner.message_hub.update_info(_VALIDATED, self._iter)
+        self.runner.val_loop.run()
+
+    def _is_validation_due(self) -> bool:
+        raise NotImplementedError
+
+    def _start_at(self, batch: int, skip: int) -> None:
+        """Let the loader begin its next iteration with a batch."""
+        self.dataloader.batch_sampler.first = batch - skip
+        self.dataloader.batch_sampler.skip = skip
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
+    """mmengine's ``EpochBasedTrainLoop`` that resumes exactly.
+
+    Also in the middle of an epoch, and a validation that was interrupted.
+    """
+
+    def run(self) -> torch.nn.Module:
+        """Train."""
+        self.runner.call_hook('before_train')
+        self._decide_current_val_interval()
+        self._find_position()
+        self._validate_if_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            if self._is_validation_due():
+                self._validate()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _find_position(self) -> None:
+        """Put an epoch's begin where it is with this number of processes."""
+        hub, length = self.runner.message_hub, len(self.dataloader)
+        before = hub.runtime_info.get(_EPOCH_LENGTH, length)
+        if before != length:
+            if self._iter != self._epoch * before:
+                raise UserError(
+                    f'the checkpoint is from the middle of an epoch of '
+                    f'{before} batches, which now has {length}: resume with '
+                    'the same batch size and number of processes, or from '
+                    'the checkpoint of a whole epoch'
+                )
+            self._iter = self._epoch * length
+        hub.update_info(_EPOCH_LENGTH, length)
+
+    def run_epoch(self) -> None:
+        """Train an epoch, or the rest of one that was interrupted."""
+        done = self._iter - self._epoch * len(self.dataloader)
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        self._start_at(self._iter, done)
+        for number, data_batch in enumerate(self.dataloader, start=done):
+            self.run_iter(number, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Train a step."""
+        seed_everything(STEP, self.runner.seed, get_rank(), self._iter)
+        super().run_iter(idx, data_batch)
+
+    def _is_validation_due(self) -> bool:
+        return (
+            self.runner.val_loop is not None
+            and self._iter == self._epoch * len(self.dataloader)
+            and self._epoch >= self.val_begin
+            and (
+                self._epoch % self.val_interval == 0
+                or self._epoch == self._max_epochs
+            )
+        )
+
+
+@LOOPS.register_module()
+class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
+    """mmengine's ``IterBasedTrainLoop`` that resumes exactly.
+
+    Args:
+        *args: As mmengine's.
+        **kwargs: As mmengine's.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # mmengine 0.10.7 has begun to read ahead, which moves an endless
+        # sampler on.
+        del self.dataloader_iterator
+        sampler: Any = self.dataloader.sampler
+        if isinstance(sampler, InfiniteSampler):
+            sampler.indices = sampler._indices_of_rank()
+
+    def run(self) -> torch.nn.Module:
+        """Train."""
+        self.runner.call_hook('before_train')
+        # To hooks the whole training is one epoch.
+        self.runner.call_hook('before_train_epoch')
+        self._decide_current_val_interval()
+        self._validate_if_due()
+        self.dataloader_iterator = self._batches()
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            if self._is_validation_due():
+                self._validate()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def _batches(self) -> Iterator[Any]:
+        """Batches without end, from the current iteration on."""
+        sampler = self.dataloader.batch_sampler.sampler
+        epoch, skip = 0, self._iter
+        if not isinstance(sampler, InfiniteSampler):
+            epoch, skip = divmod(self._iter, len(self.dataloader))
+        while True:
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
+            self._start_at(self._iter, skip)
+            yield from self.dataloader
+            epoch, skip = epoch + 1, 0
+
+    def run_iter(self, data_batch: Any) -> None:
+        """Train a step."""
+        seed_everything(STEP, self.runner.seed, get_rank(), self._iter)
+        super().run_iter(data_batch)
+
+    def _is_validation_due(self) -> bool:
+        return (
+            self.runner.val_loop is not None
+            and self._iter >= self.val_begin
+            and (
+                self._iter % self.val_interval == 0
+                or self._iter == self._max_iters
+            )
+        )

@@ -1,0 +1,280 @@
+"""Which checkpoint an interrupted run goes on from."""
+
+import logging
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.logging import print_log
+
+from mmtransxnet.engine.hooks.checkpoint import INTERRUPTED, LAST
+from mmtransxnet.engine.runner.distributed import decided_by_first
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.weights.reader import keep, read_checkpoint
+
+# What the hooks of this suite and mmengine's call checkpoints of a run. The
+# best ones have no state of the optimizer.
+_PATTERNS = ('epoch_*.pth', 'iter_*.pth', INTERRUPTED.format('*'))
+
+# They may differ without making it another run.
+_FREE_KEYS = (
+    'work_dir',
+    'load_from',
+    'load_allow',
+    'resume',
+    'launcher',
+    'log_level',
+    'log_processor',
+    'visualizer',
+    'vis_backends',
+    'default_hooks',
+    'env_cfg',
+    'model_wrapper_cfg',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+    'test_',
+    'val_',
+    'data_remedy',
+    'randomness',
+    'auto_scale_lr',
+    'bad_data',
+    'model.backbone.init_cfg',
+)
+
+
+def checkpoints_of(work_dir: str | Path) -> list[Path]:
+    """Checkpoints of a run in a folder, the newest first."""
+    folder = Path(work_dir)
+    found = {path for name in _PATTERNS for path in folder.glob(name)}
+    named = _named_last(folder)
+    # By name as well: the folder may have moved.
+    for path in (Path(named), folder / Path(named).name):
+        if named and os.path.isfile(path):
+            found.add(path)
+    times = {}
+    for path in sorted(found):
+        try:
+            times[path.resolve()] = path.stat().st_mtime_ns, path
+        # A link to nothing, or removed meanwhile.
+        except OSError as error:
+            print_log(f'Skipped: {path} ({error})', 'current', logging.WARNING)
+    return [path for _, path in sorted(times.values(), reverse=True)]
+
+
+def _named_last(folder: Path) -> str:
+    """What ``last_checkpoint`` says, nothing if nothing sensible."""
+    last = folder / LAST
+    if not last.is_file():
+        return ''
+    text = last.read_text(errors='replace').strip()
+    return text if text.isprintable() else ''
+
+
+def newest_checkpoint(
+    work_dir: str | Path,
+) -> tuple[str, dict[str, Any]] | None:
+    """The newest checkpoint that is whole, and what it holds.
+
+    What is not is reported and skipped.
+
+    Args:
+        work_dir: Folder of the run.
+
+    Returns:
+        The file and its content; None if the run has saved nothing yet.
+
+    Raises:
+        UserError: There are checkpoints, and none is whole.
+    """
+    problems = []
+    for path in checkpoints_of(work_dir):
+        try:
+            return str(path), read_training_state(path)
+        except ValueError as error:
+            problems.append(str(error))
+            print_log(f'Skipped: {error}', 'current', logging.WARNING)
+    named = _named_last(Path(work_dir))
+    if named and not problems:
+        problems = [f'{work_dir}/{LAST} names {named}, which is not there']
+    if problems:
+        raise UserError(
+            f'--resume: {"; ".join(problems)}. Start without --resume, or '
+            'name the --work-dir of the interrupted run'
+        )
+    print_log(f'--resume: no checkpoint in {work_dir}, the run begins')
+    return None
+
+
+def checkpoint_to_load(
+    config: Config, resume: str | None = None
+) -> str | None:
+    """The file a run starts from, or None; see :func:`adopt`.
+
+    The first process chooses and reads; the others get what it has read, so
+    they go on from the same state whatever they see of its folder.
+
+    Args:
+        config: The run. ``resume`` and ``load_from`` become what the Runner
+            is to do.
+        resume: File to go on from; ``'auto'`` for the newest in the work
+            directory, if there is one. None leaves it to the config.
+
+    Raises:
+        UserError: The run is to be resumed, and the checkpoint is not there
+            or not whole.
+    """
+    if resume is None and config.get('resume'):
+        resume = config.get('load_from') or 'auto'
+    restarted = config.launcher != 'none' and _was_restarted()
+    chosen = decided_by_first(
+        partial(_choose, config.work_dir, resume, restarted)
+    )
+    config.resume = chosen is not None
+    if chosen is None:
+        return config.get('load_from')
+    path, content = chosen
+    keep(path, content)
+    config.load_from = path
+    adopt(config, content, path)
+    return path
+
+
+def _was_restarted() -> bool:
+    """Whether these processes follow others that torchrun started."""
+    rounds = int(os.environ.get('RENDEZVOUS_ROUND', '1'))
+    return (
+        rounds > 1 or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
+    )
+
+
+def _choose(
+    work_dir: str, resume: str | None, restarted: bool
+) -> tuple[str, dict[str, Any]] | None:
+    """The file to go on from and its content, None to begin."""
+    if restarted and checkpoints_of(work_dir):
+        # A file to resume from is older than what has been saved since.
+        resume = 'auto'
+    if resume is None:
+        return None
+    if resume == 'auto':
+        return newest_checkpoint(work_dir)
+    try:
+        return resume, read_training_state(resume)
+    except ValueError as error:
+        raise UserError(f'--resume: {error}') from error
+
+
+def read_training_state(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that a run can go on from.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: It cannot be read, a bit of it has changed, or it has no
+            training state.
+    """
+    content = read_checkpoint(path)
+    # torch does not look at the checksums that it writes.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(
+                f'checkpoint {path} is damaged ({damaged} does not match its '
+                'checksum)'
+            )
+    missing = [
+        key
+        for key in ('meta', 'optimizer', 'state_dict')
+        if key not in content
+    ]
+    if missing:
+        raise ValueError(
+            f'checkpoint {path} has no {" and no ".join(missing)}: weights '
+            'to start from (load_from), not a run to resume'
+        )
+    return content
+
+
+def adopt(
+    config: Config, content: Mapping[str, Any], path: str | Path
+) -> None:
+    """Make a config that of the run that a checkpoint is from.
+
+    Its seed goes on, which may have been drawn. Other differences are named:
+    the run will not be the one that was interrupted.
+
+    Args:
+        config: The run; changed in place.
+        content: What the checkpoint holds.
+        path: The checkpoint, for the message.
+    """
+    meta = content['meta']
+    if config.randomness.get('seed') is None:
+        config.randomness.seed = meta.get('seed')
+    differences = list(_differences(config, meta, config.randomness.seed))
+    for line in differences:
+        print_log(f'{path}: {line}', 'current', logging.WARNING)
+    if differences:
+        print_log(
+            'The resumed run will not be the interrupted one.',
+            'current',
+            logging.WARNING,
+        )
+
+
+def _differences(
+    config: Config, meta: Mapping[str, Any], seed: int | None
+) -> Iterator[str]:
+    """What distinguishes a run from the one that was interrupted."""
+    processes = get_world_size()
+    before = meta.get('processes', processes)
+    if before != processes:
+        yield f'from a run of {before} processes, this one has {processes}'
+    if meta.get('seed') not in (None, seed):
+        yield f'from a run with seed {meta["seed"]}, this one has {seed}'
+    try:
+        other = Config.fromstring(meta['cfg'], '.py')
+    # Text that is no config, or none.
+    except Exception as error:
+        yield f'its config cannot be read ({error})'
+        return
+    here, there = _flat(config.to_dict()), _flat(other.to_dict())
+    keys = [
+        key
+        for key in sorted({*here, *there})
+        if here.get(key) != there.get(key)
+        and not key.startswith(_FREE_KEYS)
+        and not key.endswith('data_root')
+    ]
+    if keys:
+        more = f' and {len(keys) - 5} more' if len(keys) > 5 else ''
+        told = ', '.join(
+            f'{key}={there.get(key)!r} there, {here.get(key)!r} here'
+            for key in keys[:5]
+        )
+        yield f'from another config: {told}{more}'
+
+
+def _flat(value: Any, prefix: str = '') -> dict[str, Any]:
+    """Dicts and lists in dicts as one, by dotted names."""
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    else:
+        return {prefix: value}
+    return {
+        name: leaf
+        for key, inner in items
+        for name, leaf in _flat(
+            inner, f'{prefix}.{key}' if prefix else str(key)
+        ).items()
+    }

@@ -1,0 +1,1 @@
+"""How the network is computed fast; the results are the formula's."""

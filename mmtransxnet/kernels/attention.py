@@ -1,0 +1,274 @@
+"""The relative position table of a stage and the attention that adds it.
+
+The published network treats the **flattened** ``(Nq, Nk)`` table as an image
+and resizes that (bicubic, ``align_corners=False``) to inputs of other sizes,
+although its rows and columns are grids themselves. Odd as that is, the
+published dense-prediction results were trained and measured with it.
+
+Such a resize is separable: ``A T B^T``, with four non-zeros in each row of
+the sparse matrices A ``(Nq, Nq0)`` and B ``(Nk, Nk0)``. So a table for a large
+map never has to exist. ``T B^T`` is made once per stage; each query needs four
+rows of it, and attention works on one block of queries at a time, forward and
+backward.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from mmtransxnet.kernels.bicubic import taps_cache
+from mmtransxnet.kernels.settings import settings_of
+
+_MIN_ROWS = 64
+
+
+def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
+    """Resize a relative position table to another number of tokens.
+
+    Args:
+        table: Position table ``(1, heads, Nq0, Nk0)``.
+        num_q: Number of queries Nq.
+        num_k: Number of keys Nk.
+
+    Returns:
+        Table ``(1, heads, Nq, Nk)``; the input itself where it fits.
+    """
+    if tuple(table.shape[-2:]) == (num_q, num_k):
+        return table
+    return F.interpolate(
+        table, size=(num_q, num_k), mode='bicubic', align_corners=False
+    )
+
+
+def resize_as_far_as_small(table: Tensor, num_q: int, num_k: int) -> Tensor:
+    """Resize a table, but leave large ones to :func:`attention`.
+
+    Args:
+        table: Position table ``(1, heads, Nq0, Nk0)``.
+        num_q: Number of queries Nq.
+        num_k: Number of keys Nk.
+
+    Returns:
+        Table ``(1, heads, Nq, Nk)``, or ``(1, heads, min(Nq0, Nq), Nk)``
+        where all of it would be larger than the device's settings allow.
+    """
+    limit = settings_of(table).whole_table
+    size = table.size(1) * num_q * num_k * table.element_size()
+    if limit is not None and size > limit:
+        num_q = min(num_q, table.size(-2))
+    return resize_position_table(table, num_q, num_k)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """Attention with a relative position bias, paper equation of OSRA.
+
+    ``softmax(q k^T / sqrt(D) + table) v``, the table resized to Nq rows as
+    :func:`torch.nn.functional.interpolate` does (bicubic).
+
+    Args:
+        q: Queries ``(B, heads, Nq, D)``.
+        k: Keys ``(B, heads, Nk, D)``.
+        v: Values ``(B, heads, Nk, D)``.
+        table: Position bias ``(1, heads, Nq0, Nk)``.
+
+    Returns:
+        Tensor ``(B, heads, Nq, D)``.
+    """
+    # PyTorch's fused attention wants the values of a token side by side.
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    if q.size(-2) == table.size(-2):
+        if not _trains(q, k, v, table):
+            # A parameter as mask would make PyTorch keep all scores.
+            return _plain(q, k, v, table.detach())
+        if settings_of(q).trains_with_mask:
+            return _plain(q, k, v, table)
+    return torch.ops.mmtransxnet.position_attention(q, k, v, table[0])
+
+
+def _trains(*tensors: Tensor) -> bool:
+    """Whether gradients will be asked for."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    bias = _rounded(bias, q)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def _rounded(bias: Tensor, q: Tensor) -> Tensor:
+    """The bias as fused attention takes it.
+
+    Under autocast q, k, v come in low precision, the table as a parameter.
+    """
+    exact = settings_of(q).exact_mask and bias.dtype == torch.float32
+    return bias if exact else bias.to(q.dtype)
+
+
+def _compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Low precision is for storage; sums over keys need float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _blocks(q: Tensor, table: Tensor) -> Iterator[slice]:
+    """Blocks of queries with as many scores as suits the device."""
+    size = settings_of(q).block_scores
+    if q.device.type == 'cpu':
+        size *= torch.get_num_threads()
+    rows = max(_MIN_ROWS, size // (q.size(0) * q.size(1) * table.size(2)))
+    for start in range(0, q.size(2), rows):
+        yield slice(start, min(start + rows, q.size(2)))
+
+
+class _Bias:
+    """The bias of all queries, made block by block.
+
+    Args:
+        table: Table ``(heads, Nq0, Nk)``.
+        num_q: Number of queries.
+    """
+
+    def __init__(self, table: Tensor, num_q: int) -> None:
+        self.table = table.to(_compute_dtype(table))
+        self.taps = None
+        if table.size(1) != num_q:
+            self.taps = taps_cache.get(table.size(1), num_q, self.table)
+
+    def of(self, queries: slice) -> Tensor:
+        """Bias ``(heads, queries, Nk)``."""
+        if self.taps is None:
+            return self.table[:, queries]
+        return self.taps.bias(self.table, queries)
+
+    def add_gradient(
+        self, total: Tensor, gradient: Tensor, queries: slice
+    ) -> None:
+        """Add the gradient of the bias to that of the table."""
+        if self.taps is None:
+            total[:, queries] += gradient
+        else:
+            self.taps.add_gradient(total, gradient, queries)
+
+
+def _without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Compute in the types that tensors have."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def _empty_output(q: Tensor) -> Tensor:
+    """``(B, heads, Nq, D)``, the values of all heads side by side."""
+    b, heads, num_q, dim = q.shape
+    return q.new_empty(b, num_q, heads, dim).transpose(1, 2)
+
+
+@torch.library.custom_op('mmtransxnet::position_attention', mutates_args=())
+def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """:func:`attention` in blocks; ``table`` is ``(heads, Nq0, Nk)``."""
+    # PyTorch's fused attention refuses masks where gradients seem wanted.
+    q, k, v, table = (t.detach() for t in (q, k, v, table))
+    out = _empty_output(q)
+    with _without_autocast(q):
+        bias = _Bias(table, q.size(2))
+        for queries in _blocks(q, table):
+            out[:, :, queries] = _plain(
+                q[:, :, queries], k, v, bias.of(queries)[None]
+            )
+    return out
+
+
+@torch.library.custom_op(
+    'mmtransxnet::position_attention_backward', mutates_args=()
+)
+def _attention_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and the table, from scores computed again."""
+    with _without_autocast(q):
+        return _gradients(*(t.detach() for t in (grad, q, k, v, table)))
+
+
+def _gradients(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = _compute_dtype(q)
+    # Samples and heads alike are batches of matrix products.
+    queries, keys, values, upstream = (
+        t.to(dtype).flatten(0, 1) for t in (q, k, v, grad)
+    )
+    scaled = keys * q.size(-1) ** -0.5
+    # Like the compiler's idea of them, contiguous whatever the inputs are.
+    d_queries = queries.new_empty(queries.shape)
+    d_scaled, d_values = (t.new_zeros(t.shape) for t in (keys, values))
+    d_table = table.new_zeros(table.shape, dtype=_compute_dtype(table))
+    bias = _Bias(table, q.size(2))
+    for block in _blocks(q, table):
+        query, up = queries[:, block], upstream[:, block]
+        added = _rounded(bias.of(block), q).to(dtype)
+        repeated = added.repeat(q.size(0), 1, 1)
+        scores = torch.baddbmm(repeated, query, scaled.mT)
+        weights = scores.softmax(dim=-1)
+        d_values.baddbmm_(weights.mT, up)
+        d_scores = torch.ops.aten._softmax_backward_data(
+            up @ values.mT, weights, -1, dtype
+        )
+        d_queries[:, block] = d_scores @ scaled
+        d_scaled.baddbmm_(d_scores.mT, query)
+        d_bias = d_scores.unflatten(0, q.shape[:2]).sum(dim=0)
+        bias.add_gradient(d_table, d_bias.to(d_table.dtype), block)
+    d_keys = d_scaled * q.size(-1) ** -0.5
+    return (
+        d_queries.view_as(q).to(q.dtype),
+        d_keys.view_as(k).to(k.dtype),
+        d_values.view_as(v).to(v.dtype),
+        d_table.to(table.dtype),
+    )
+
+
+@_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    return _empty_output(q)
+
+
+@_attention_backward.register_fake
+def _(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
+) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in (q, k, v, table))
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.mmtransxnet.position_attention_backward(
+        grad.contiguous(), *ctx.saved_tensors
+    )
+    needed = ctx.needs_input_grad
+    return tuple(g if n else None for g, n in zip(grads, needed, strict=True))
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor) -> Any:
+    raise RuntimeError(
+        'attention in blocks has no second derivative; compute with '
+        "PyTorch's own: within mmtransxnet.kernels.settings.settings_for("
+        'device, EXPORT) and torch.nn.attention.sdpa_kernel(SDPBackend.MATH)'
+    )
+
+
+_attention.register_autograd(_backward, setup_context=_save)
+_attention_backward.register_autograd(_no_second_derivative)
+
+
+@register_flop_formula(torch.ops.mmtransxnet.position_attention)
+def _flops(q: Any, k: Any, *_: Any, **__: Any) -> int:
+    """Two products, as PyTorch counts its own attention."""
+    b, heads, num_q, dim = q
+    return 2 * 2 * b * heads * num_q * k[2] * dim

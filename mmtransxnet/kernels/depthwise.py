@@ -1,0 +1,282 @@
+"""Depthwise convolution without the slow paths of CPU libraries.
+
+The gradient of a depthwise kernel correlates each channel of the input with
+the same channel of the output's gradient. That is a depthwise convolution
+again, with the gradient as a kernel as large as the map, of which only
+``K x K`` results are wanted. The libraries' backward kernels are 4 to 20
+times slower than this for K of 5 and more (docs/performance.md), and were
+more than half of a training step.
+
+A kernel of one value only scales its channel; the libraries' convolutions
+take about ten times as long as the multiplication.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmtransxnet.kernels.settings import settings_of
+
+# Below, the backward kernel of the library is the faster one.
+_MIN_KERNEL_SIZE = 5
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """Depthwise convolution with stride 1 that keeps height and width.
+
+    ``weights`` are the kernels of consecutive channels, of different sizes.
+    A single convolution with the largest size, the others padded with zeros,
+    takes less time than one for each size, which must split and concatenate.
+    """
+
+    @staticmethod
+    def forward(
+        x: Tensor, bias: Tensor, residual: bool, *weights: Tensor
+    ) -> Tensor:
+        return _plain(x, _merged(weights, residual), bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, _, ctx.residual, *weights = inputs
+        ctx.save_for_backward(x, *weights)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        needs_x, needs_bias, _, *needed = ctx.needs_input_grad
+        kernel = _merged(weights, ctx.residual)
+        counts = [weight.size(0) for weight in weights]
+        parts = zip(
+            x.split(counts, dim=1),
+            weights,
+            grad.split(counts, dim=1),
+            needed,
+            strict=True,
+        )
+        return (
+            _input_gradient(x, kernel, grad) if needs_x else None,
+            grad.sum(dim=(0, 2, 3)) if needs_bias else None,
+            None,
+            *(_weight_gradient(*p) if need else None for *p, need in parts),
+        )
+
+
+def _merged(weights: Sequence[Tensor], residual: bool) -> Tensor:
+    """All kernels ``(C, 1, K, K)`` with the size of the largest.
+
+    With ``residual`` they add the input itself.
+    """
+    largest = max(weight.size(-1) for weight in weights)
+    padded = [
+        F.pad(weight, [(largest - weight.size(-1)) // 2] * 4)
+        for weight in weights
+    ]
+    kernel = padded[0] if len(padded) == 1 else torch.cat(padded)
+    if not residual:
+        return kernel
+    identity = kernel.new_zeros(kernel.shape[2:])
+    identity[largest // 2, largest // 2] = 1
+    return kernel + identity
+
+
+def _convolution_backward(
+    x: Tensor, weight: Tensor, grad: Tensor, wanted: int
+) -> Tensor:
+    """The library's gradient of the input (0) or the kernel (1)."""
+    padding = weight.size(-1) // 2
+    return torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        weight,
+        None,
+        stride=[1, 1],
+        padding=[padding, padding],
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=weight.size(0),
+        # With the bias asked for, oneDNN computes the slow part as well.
+        output_mask=[wanted == 0, wanted == 1, False],
+    )[wanted]
+
+
+def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    """Gradient ``(B, C, H, W)`` of the input."""
+    return _convolution_backward(x, weight, grad, 0)
+
+
+def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    """Gradient ``(C, 1, K, K)`` of the kernel."""
+    b, c, h, w = x.shape
+    if weight.size(-1) == 1:
+        return (x * grad).sum(dim=(0, 2, 3)).view_as(weight)
+    if weight.size(-1) < _MIN_KERNEL_SIZE:
+        return _convolution_backward(x, weight, grad, 1)
+    correlation = F.conv2d(
+        x.reshape(1, b * c, h, w),
+        grad.reshape(b * c, 1, h, w),
+        padding=weight.size(-1) // 2,
+        groups=b * c,
+    )
+    return correlation.reshape(b, *weight.shape).sum(dim=0)
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv2d(
+        x,
+        weight,
+        bias,
+        padding=weight.size(-1) // 2,
+        groups=weight.size(0),
+    )
+
+
+def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve with kernels ``(C, 1, 1, 1)``."""
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+    scaled = x.to(dtype) * weight.view(-1, 1, 1).to(dtype)
+    return scaled if bias is None else scaled + bias.view(-1, 1, 1).to(dtype)
+
+
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve each channel with its own kernel, keeping height and width.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        weight: Kernels ``(C, 1, K, K)``, K odd.
+        bias: Bias ``(C,)``, if there is one.
+
+    Returns:
+        Feature map ``(B, C, H, W)``; equal to ``F.conv2d`` and its
+        gradients up to rounding.
+    """
+    if not settings_of(x).fast_depthwise:
+        return _plain(x, weight, bias)
+    if weight.size(-1) == 1:
+        return _scale(x, weight, bias)
+    if (
+        bias is None
+        or weight.size(-1) < _MIN_KERNEL_SIZE
+        or not (torch.is_grad_enabled() and weight.requires_grad)
+    ):
+        return _plain(x, weight, bias)
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        x, weight, bias = (t.to(dtype) for t in (x, weight, bias))
+    return _DepthwiseConv.apply(x, bias, False, weight)
+
+
+def _is_merged(x: Tensor) -> bool:
+    """Whether kernels take up the identity, and one another."""
+    # In low precision a kernel would lose its value beside the identity.
+    return (
+        settings_of(x).fast_depthwise
+        and x.dtype.itemsize >= 4
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def _add_merged(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
+) -> Tensor:
+    """``x`` plus depthwise convolutions of consecutive channels of it."""
+    bias = biases[0] if len(biases) == 1 else torch.cat(list(biases))
+    if not torch.is_grad_enabled():
+        return _plain(x, _merged(weights, residual=True), bias)
+    return _DepthwiseConv.apply(x, bias, True, *weights)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise ``nn.Conv2d`` with stride 1 that keeps height and width.
+
+    Args:
+        channels: Number of channels C.
+        kernel_size: Size K of the kernels, odd.
+        bias: Whether there is a bias.
+        residual: Whether the input is added to the output; needs a bias.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        bias: bool = True,
+        residual: bool = False,
+    ) -> None:
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            padding=kernel_size // 2,
+            groups=channels,
+            bias=bias,
+        )
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``(B, C, H, W)``; see :func:`depthwise_conv2d`."""
+        if self.residual and _is_merged(x):
+            return _add_merged(x, [self.weight], [self.bias])  # type: ignore
+        out = depthwise_conv2d(x, self.weight, self.bias)
+        return x + out if self.residual else out
+
+    def extra_repr(self) -> str:
+        """As ``nn.Conv2d`` shows itself."""
+        added = ', residual=True' if self.residual else ''
+        return super().extra_repr() + added
+
+
+def add_depthwise_convs(
+    x: Tensor, convs: nn.ModuleList, channels: Sequence[int]
+) -> Tensor:
+    """Depthwise convolutions of consecutive channels, with their residual.
+
+    As one, where nobody would miss a call of the modules themselves.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        convs: A :class:`DepthwiseConv2d` with ``residual`` for each part of
+            the channels, or what took its place.
+        channels: Number of channels of each part, C together.
+
+    Returns:
+        Feature map ``(B, C, H, W)``.
+    """
+    modules: Any = list(convs)
+    if _is_merged(x) and not any(map(_must_be_called, modules)):
+        weights = [conv.weight for conv in modules]
+        return _add_merged(x, weights, [conv.bias for conv in modules])
+    parts = x.split(list(channels), dim=1)
+    outs = [conv(part) for conv, part in zip(modules, parts, strict=True)]
+    return torch.cat(outs, dim=1)
+
+
+def _must_be_called(module: nn.Module) -> bool:
+    """Whether a depthwise convolution does more than its class says.
+
+    Hooks (pruning and older weight norms are hooks, too), parametrisations
+    and whatever replaced the module or its ``forward`` expect to be called.
+    """
+    return (
+        type(module) is not DepthwiseConv2d
+        or 'forward' in vars(module)
+        or has_hooks(module)
+    )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody is to hear of the calls of a module."""
+    every: Any = torch.nn.modules.module
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or every._has_any_global_hook()
+    )

@@ -1,0 +1,167 @@
+"""Activation checkpointing that leaves batch norms and processes alone."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from mmtransxnet.kernels.batch_norm import (
+    no_statistics_update,
+    synchronised_norms,
+)
+from mmtransxnet.kernels.depthwise import has_hooks
+from mmtransxnet.kernels.settings import settings_of
+
+MODES = ('off', 'on', 'auto')
+
+
+def recompute(
+    function: Callable[..., Tensor],
+    *inputs: Tensor,
+    module: nn.Module,
+    random: bool = True,
+) -> Tensor:
+    """Call a function whose intermediate results are not kept for backward.
+
+    The backward pass computes them again from the inputs, without the norms
+    that ask other processes: what those gave is kept.
+
+    Args:
+        function: What to call.
+        inputs: Its arguments.
+        module: Module whose batch norms the function uses; they count the
+            batch once.
+        random: Whether the function draws random numbers.
+    """
+    kept = _KeptNorms(synchronised_norms(module))
+    return checkpoint(
+        function,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=random,
+        context_fn=lambda: (
+            _Again(kept.keep),
+            _Again(kept.give, lambda: no_statistics_update(module)),
+        ),
+    )
+
+
+def is_recomputed(
+    x: Tensor, size: int, mode: str, module: nn.Module, *parts: nn.Module
+) -> bool:
+    """Whether to recompute what is cheap between the convolutions.
+
+    A compiler decides by itself what to keep. Norms that ask other
+    processes would have to be kept, which leaves nothing to gain; that they
+    are there is the same for all processes, so this never makes one of them
+    wait. A single value per channel is normalised with other statistics, by
+    a context that is over when the backward pass begins.
+
+    Args:
+        x: The input ``(B, C, H, W)``.
+        size: Number of values of the maps that would not be kept.
+        mode: ``'off'``, ``'on'`` or ``'auto'``: where the device's settings
+            say that it pays for maps of this size.
+        module: What would be recomputed.
+        parts: Modules of it that are not called as a whole then; hooks on
+            them, or another module in their place, prevent it.
+    """
+    if (
+        mode == 'off'
+        or not torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+    ):
+        return False
+    limit = settings_of(x).recompute_above
+    large = limit is not None and size > limit
+    if not (large or mode == 'on') or x.numel() == x.size(1):
+        return False
+    return not (any(map(_is_called, parts)) or synchronised_norms(module))
+
+
+def _is_called(part: nn.Module) -> bool:
+    """Whether a sequence of modules is to be called as a whole."""
+    return (
+        type(part) is not nn.Sequential
+        or 'forward' in vars(part)
+        or has_hooks(part)
+    )
+
+
+class _Again:
+    """Contexts that can be entered again, once for each backward pass.
+
+    Args:
+        contexts: What makes a new context each.
+    """
+
+    def __init__(self, *contexts: Callable[[], Any]) -> None:
+        self._contexts = contexts
+        self._entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for context in self._contexts:
+                stack.enter_context(context())
+            self._entered.append(stack.pop_all())
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.pop().__exit__(*error)
+
+
+class _KeptNorms:
+    """Norms that run in the forward pass and are not run again.
+
+    Args:
+        norms: Norms inside of what is recomputed.
+    """
+
+    def __init__(self, norms: list[nn.Module]) -> None:
+        self._norms = norms
+        self._outputs: list[tuple[Tensor, bool]] = []
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """Keep what the norms give, and what they save for backward."""
+        with self._calling(self._run):
+            yield
+
+    @contextmanager
+    def give(self) -> Iterator[None]:
+        """Give the same again, in the same order."""
+        outputs = iter(self._outputs)
+
+        def replay(forward: Any, *inputs: Any, **kwargs: Any) -> Tensor:
+            output, needs_gradient = next(outputs)
+            # A copy, and no leaf: what follows may work in place.
+            return output.detach().requires_grad_(needs_gradient).clone()
+
+        with self._calling(replay):
+            yield
+
+    def _run(self, forward: Any, *inputs: Any, **kwargs: Any) -> Tensor:
+        # Not packed by the checkpoint, which would want to see them again.
+        with saved_tensors_hooks(lambda t: t, lambda t: t):
+            output = forward(*inputs, **kwargs)
+        self._outputs.append((output.detach().clone(), output.requires_grad))
+        return output
+
+    @contextmanager
+    def _calling(self, function: Callable[..., Tensor]) -> Iterator[None]:
+        """Call a function in place of the norms' ``forward``, given that."""
+        before = [vars(norm).get('forward') for norm in self._norms]
+        for norm in self._norms:
+            norm.forward = partial(function, norm.forward)
+        try:
+            yield
+        finally:
+            for norm, forward in zip(self._norms, before, strict=True):
+                if forward is None:
+                    del norm.forward
+                else:
+                    norm.forward = forward

@@ -1,0 +1,1 @@
+"""What all other rooms use; knows nothing of them."""

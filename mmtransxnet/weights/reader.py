@@ -1,0 +1,279 @@
+"""Read checkpoint files without running anything in them."""
+
+import argparse
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging.history_buffer import HistoryBuffer
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mmtransxnet.models.state_dict import STEM
+from mmtransxnet.utils.text import first_few
+
+# numpy 2 renamed the module; files carry the name of the numpy that wrote
+# them.
+_MULTIARRAY_NAMES = ('numpy.core.multiarray', 'numpy._core.multiarray')
+_multiarray = importlib.import_module(
+    _MULTIARRAY_NAMES[int(np.__version__.split('.')[0]) >= 2]
+)
+_NUMBERS = [f'{kind}{size}' for kind in 'iu' for size in (1, 2, 4, 8)]
+_NUMBERS += ['b1', 'f2', 'f4', 'f8']
+
+# At most one file: what was read for a check and will be loaded.
+_kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+
+_STATISTICS = ('min', 'max', 'mean', 'current')
+
+
+def _statistic(owner: type, name: str) -> Any:
+    """What ``getattr`` is for in a history buffer, and nothing else.
+
+    A buffer names its statistics by ``getattr(HistoryBuffer, 'mean')``; the
+    real ``getattr`` would let a file reach much more.
+    """
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise ValueError(f'a checkpoint must not ask for {owner}.{name}')
+    return getattr(owner, name)
+
+
+# Beside what torch allows by itself: tensors, numbers, strings, containers.
+_ALLOWED: tuple[Any, ...] = (
+    # The arguments of the published trainings.
+    argparse.Namespace,
+    # The history of losses in the Runner's own files.
+    HistoryBuffer,
+    (_statistic, 'builtins.getattr'),
+    bytes,  # of an empty array
+    np.ndarray,
+    np.dtype,
+    *dict.fromkeys(type(np.dtype(name)) for name in _NUMBERS),
+    *(
+        (getattr(_multiarray, name), f'{module}.{name}')
+        for module in _MULTIARRAY_NAMES
+        for name in ('_reconstruct', 'scalar')
+    ),
+)
+
+
+@contextmanager
+def _allow_list() -> Iterator[None]:
+    """Let ``torch.load`` build what checkpoints hold, for this file only."""
+    # On leaving, torch forbids all that it is given, also what the user had
+    # allowed before.
+    allowed = torch.serialization.get_safe_globals()
+    extra = [one for one in _ALLOWED if one not in allowed]
+    with torch.serialization.safe_globals(extra):
+        yield
+
+
+def read_checkpoint(
+    path: str | Path, map_location: Any = 'cpu'
+) -> dict[str, Any]:
+    """Read a ``.pth`` or ``.safetensors`` file, whatever it is called.
+
+    What :func:`keep` has of it is not read again.
+
+    Args:
+        path: The file.
+        map_location: Where tensors go, as in ``torch.load``; safetensors
+            always go to the CPU.
+
+    Returns:
+        What the file holds. Of a safetensors file, the tensors are
+        ``state_dict`` and the metadata is ``meta``.
+
+    Raises:
+        ValueError: The file is missing, empty, truncated, no checkpoint,
+            holds objects other than tensors and training state, or weights
+            that are not numbers.
+    """
+    path = _expanded(path)
+    if _identity(path) in _kept:
+        return dict(_kept[_identity(path)])
+    if not os.path.isfile(path):  # Path's raises for very long names
+        raise ValueError(f'checkpoint {path} is not a file')
+    try:
+        with path.open('rb') as file:
+            start = file.read(512)
+    except OSError as error:
+        raise ValueError(
+            f'checkpoint {path} cannot be read: {error.strerror}'
+        ) from error
+    problem = _no_checkpoint(start)
+    if problem:
+        raise ValueError(f'checkpoint {path} cannot be read: it {problem}')
+    try:
+        if _is_safetensors(start):
+            content = _read_safetensors(path)
+        else:
+            with _allow_list():
+                content = torch.load(path, map_location, weights_only=True)
+    # torch raises almost anything for a broken file.
+    except Exception as error:
+        raise ValueError(
+            f'checkpoint {path} cannot be read: {_reason(error)}'
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f'checkpoint {path} holds a {type(content).__name__}, not weights'
+        )
+    _check_arguments(content, path)
+    _check_numbers(content, path)
+    return dict(content)
+
+
+def keep(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Spare those who read a file next the reading, one file at a time.
+
+    Args:
+        path: The file; it need not be on this machine.
+        content: What it holds, on the CPU.
+    """
+    forget()
+    _kept[_identity(_expanded(path))] = content
+
+
+def forget() -> None:
+    """Let go of what is kept: it is in the model now, or not needed."""
+    _kept.clear()
+
+
+def _identity(path: Path) -> tuple[Any, ...]:
+    """What tells a file from another, and from itself before a change."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # not here; a name that no file has
+        return (str(path),)
+    return str(path), found.st_mtime_ns, found.st_size
+
+
+def _expanded(path: str | Path) -> Path:
+    """A path with the home folder in it, if it names one there is."""
+    try:
+        return Path(os.path.expanduser(path))
+    except ValueError:  # characters that no user's name has
+        return Path(path)
+
+
+def _no_checkpoint(start: bytes) -> str | None:
+    """What a file is that begins like this, if it is not a checkpoint."""
+    if not start:
+        return 'is empty. Fetch it again'
+    if start.lstrip().lower().startswith((b'<!doctype', b'<html', b'<?xml')):
+        return (
+            'is a web page, as servers send for an error. Delete it and '
+            'fetch the file itself'
+        )
+    return None
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether a length and then a json object begin the file."""
+    return start[8:9] == b'{' and start[:4] != b'PK\x03\x04'
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework='pt') as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        meta: dict[str, Any] = dict(file.metadata() or {})
+    # The format's metadata are strings.
+    if 'dataset_meta' in meta:
+        meta['dataset_meta'] = json.loads(meta['dataset_meta'])
+    return dict(state_dict=state, meta=meta)
+
+
+def _reason(error: Exception) -> str:
+    """The telling line of an error of ``torch.load``, and the remedy."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    refused = [
+        line.strip()
+        for line in lines
+        if 'nsupported' in line or 'not allowed' in line or 'must not' in line
+    ]
+    if refused and not isinstance(error, SafetensorError):
+        # Without torch's advice to allow it.
+        what = refused[0].partition('. Please use')[0]
+        return (
+            'refused, since nothing but weights and training state is loaded '
+            f'({what}). A file that asks for more could run anything on this '
+            'machine'
+        )
+    return (
+        f'it is damaged, cut short or no checkpoint ({lines[0].strip()}). '
+        'Fetch or copy it again'
+    )
+
+
+def _check_arguments(content: Mapping[str, Any], path: Path) -> None:
+    """Training arguments are plain data, or somebody is up to something."""
+    arguments = content.get('args')
+    if not isinstance(arguments, argparse.Namespace):
+        return
+    for name, value in vars(arguments).items():
+        if not _is_plain(value):
+            raise ValueError(
+                f'checkpoint {path} cannot be read: its args.{name} is a '
+                f'{type(value).__name__}, not plain data'
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple | set):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(
+        value, bool | int | float | complex | str | bytes | torch.device
+    )
+
+
+def _check_numbers(content: Mapping[str, Any], path: Path) -> None:
+    """No weight is NaN, which would make every result NaN."""
+    broken = [
+        name
+        for name, value in raw_state_dict(content).items()
+        if isinstance(value, Tensor)
+        and value.is_floating_point()
+        and bool(value.isnan().any())
+    ]
+    if broken:
+        raise ValueError(
+            f'checkpoint {path} holds NaN in {first_few(broken)}. The '
+            'training diverged, or the file is damaged; use an earlier '
+            'checkpoint'
+        )
+
+
+def raw_state_dict(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights in a checkpoint, under the names they have there."""
+    for key in ('state_dict', 'model'):
+        if isinstance(content.get(key), Mapping):
+            return content[key]
+    return content
+
+
+def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` returned.
+
+    The prefixes that wrappers put before all names are taken off:
+    ``module.`` always, ``model.`` from a backbone's.
+    """
+    state = {
+        name: value
+        for name, value in raw_state_dict(content).items()
+        if isinstance(value, Tensor)
+    }
+    for prefix in ('module.', 'model.', 'module.'):
+        if prefix == 'model.' and prefix + STEM not in state:
+            continue
+        if state and all(name.startswith(prefix) for name in state):
+            state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return state

@@ -1,0 +1,285 @@
+"""No NaN reaches the weights; what gave it can be looked at again."""
+
+import copy
+import math
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from mmtransxnet.engine import UserError
+from mmtransxnet.engine.hooks.non_finite import BadNumbersHook
+from mmtransxnet.engine.runner.distributed import CPUDistributedDataParallel
+from mmtransxnet.engine.runner.replay import read_record, replay
+from tests.support.non_finite_runs import (
+    BAD,
+    ITERATIONS,
+    KINDS,
+    make_runner,
+    same,
+    scaled_runner,
+)
+
+WRAPPERS = dict(
+    plain={},
+    clipped=dict(clip_grad=dict(max_norm=1.0)),
+    bfloat16=dict(type='MixedPrecisionOptimWrapper'),
+)
+
+
+def wrapper_of(name):
+    return copy.deepcopy(WRAPPERS[name])
+
+
+@pytest.mark.distribution
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_the_run_stops_before_the_step(tmp_path, kind, wrapper):
+    runner, witness = make_runner(tmp_path, kind, wrapper=wrapper_of(wrapper))
+    path = tmp_path / 'bad_numbers_iter_3_rank0.pth'
+    with pytest.raises(UserError, match='iteration 3: the loss is') as error:
+        runner.train()
+    assert str(path) in str(error.value)
+    assert '\n' not in str(error.value)
+    assert same(witness.state(runner), witness.seen[BAD - 1])
+    record = read_record(path)
+    assert record['iteration'] == BAD
+    assert record['losses'].keys() == {'loss', 'loss_a', 'loss_b'}
+    assert same(record['weights'], witness.seen[BAD - 1]['model'])
+    if kind == 'gradient':
+        assert record['parameters'] == ['linear.weight']
+        assert 'linear.weight' in str(error.value)
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_a_skipped_step_leaves_no_trace(tmp_path, kind, wrapper, by_epoch):
+    runner, witness = make_runner(
+        tmp_path, kind, by_epoch, wrapper_of(wrapper), policy='skip'
+    )
+    runner.train()
+    assert runner.iter == ITERATIONS
+    for number in range(1, ITERATIONS + 1):
+        stood_still = same(witness.seen[number], witness.seen[number - 1])
+        assert stood_still == (number == BAD), number
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert log.count('the step is skipped, number 1 of at most 10') == 1
+    assert len(list(tmp_path.glob('bad_*'))) == 1
+
+
+def test_the_limit_stops(tmp_path):
+    runner, witness = make_runner(
+        tmp_path, bad=(2, 4, 5), policy='skip', limit=2
+    )
+    with pytest.raises(UserError, match=r'iteration 5: .* 2 steps were skip'):
+        runner.train()
+    assert same(witness.state(runner), witness.seen[4])
+    names = sorted(path.name for path in tmp_path.glob('bad_*'))
+    assert names == [f'bad_numbers_iter_{n}_rank0.pth' for n in (2, 5)]
+
+
+def test_large_gradients_are_not_bad(tmp_path):
+    runner, _ = make_runner(tmp_path, 'large_gradient')
+    runner.train()
+    assert not list(tmp_path.glob('bad_*'))
+
+
+def test_good_runs_are_not_changed(tmp_path):
+    """The hook draws no random numbers and touches nothing."""
+    seen = []
+    for name, hook in (('with', {}), ('without', dict(policy='skip'))):
+        runner, witness = make_runner(tmp_path / name, None, **hook)
+        if name == 'without':
+            runner._hooks = [
+                one
+                for one in runner.hooks
+                if not isinstance(one, BadNumbersHook)
+            ]
+        runner.train()
+        seen.append(witness.seen)
+        assert not list((tmp_path / name).glob('bad_*'))
+    assert same(*seen)
+
+
+@pytest.mark.parametrize('bad', [3, 4])
+def test_accumulation_skips_the_whole_step(tmp_path, bad):
+    """Wherever in it the bad batch is."""
+    runner, witness = make_runner(
+        tmp_path, bad=(bad,), wrapper=dict(accumulative_counts=2),
+        policy='skip',
+    )  # fmt: skip
+    runner.train()
+    moved = [
+        not torch.equal(
+            one['model']['linear.weight'], other['model']['linear.weight']
+        )
+        for one, other in zip(witness.seen[1:], witness.seen[:-1], strict=True)
+    ]
+    assert moved == [False, True, False, False, False, True]
+    hook = next(h for h in runner.hooks if isinstance(h, BadNumbersHook))
+    assert hook.skipped == 1
+
+
+def test_what_loss_scaling_skips_is_no_error(tmp_path):
+    runner, _ = scaled_runner(tmp_path, 'gradient', 8.0)
+    runner.train()
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 4
+    assert not list(tmp_path.glob('bad_*'))
+
+
+@pytest.mark.parametrize(('kind', 'scale'), [('nan', 8.0), ('gradient', 1.0)])
+def test_what_loss_scaling_cannot_mend_is_one(tmp_path, kind, scale):
+    """A bad loss; gradients that are infinite without scaling."""
+    runner, witness = scaled_runner(tmp_path, kind, scale)
+    with pytest.raises(UserError, match='iteration 3'):
+        runner.train()
+    assert same(witness.state(runner), witness.seen[BAD - 1])
+
+
+def test_a_compiled_train_step(tmp_path):
+    runner, witness = make_runner(
+        tmp_path, options=dict(compile=dict(backend='eager'))
+    )
+    with pytest.raises(UserError, match='iteration 3'):
+        runner.train()
+    assert same(witness.state(runner), witness.seen[BAD - 1])
+
+
+@pytest.mark.parametrize(
+    'wrong', [dict(policy='warn'), dict(limit=-1), dict(limit='ten')]
+)
+def test_wrong_settings(wrong):
+    with pytest.raises(ValueError, match='expected'):
+        BadNumbersHook(**wrong)
+
+
+def one_of_two(rank, folder, policy, kind):
+    """A process; the batch of the second one is bad."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
+    )
+    runner, witness = make_runner(
+        folder, kind if rank else None, rank=rank, processes=2, policy=policy
+    )  # fmt: skip
+    runner.model = CPUDistributedDataParallel(runner.model)
+    told = ''
+    try:
+        runner.train()
+    except UserError as error:
+        told = str(error)
+    state = witness.state(runner)
+    still = same(witness.seen[BAD - 1], witness.seen[min(BAD, runner.iter)])
+    torch.save(
+        dict(told=told, still=still, iteration=runner.iter, state=state),
+        f'{folder}/outcome{rank}.pt',
+    )
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ('policy', 'kind', 'savers'),
+    [('error', 'nan', [1]), ('skip', 'gradient', [0, 1])],
+)
+def test_two_processes_decide_alike(tmp_path, policy, kind, savers):
+    mp.spawn(one_of_two, (str(tmp_path), policy, kind), nprocs=2)
+    outcomes = [torch.load(tmp_path / f'outcome{rank}.pt') for rank in (0, 1)]
+    names = sorted(path.name for path in tmp_path.glob('bad_*'))
+    assert names == [f'bad_numbers_iter_3_rank{rank}.pth' for rank in savers]
+    for rank, outcome in enumerate(outcomes):
+        assert outcome['still']
+        assert bool(outcome['told']) == (policy == 'error')
+        assert outcome['iteration'] == (2 if policy == 'error' else 6)
+        if policy == 'error':
+            other = 'that of another process' in outcome['told']
+            assert other == (rank == 0)
+    weights = [
+        one['state']['model']['module.linear.weight'] for one in outcomes
+    ]
+    assert torch.equal(*weights)
+
+
+# ------------------------------------------------------------------ replay
+@pytest.fixture
+def record(tmp_path):
+    """The file of a run whose gradients were bad."""
+    runner, _ = make_runner(tmp_path, 'gradient')
+    with pytest.raises(UserError):
+        runner.train()
+    return tmp_path / f'bad_numbers_iter_{BAD}_rank0.pth'
+
+
+def test_a_replay_gives_the_same(record):
+    """Dropout included, whatever was drawn since."""
+    content = read_record(record)
+    torch.rand(3)
+    outcome = replay(content)
+    assert outcome.losses == content['losses']
+    assert outcome.gradients == ['linear.weight']
+    assert outcome.culprit is None
+    assert outcome.bad
+    content['batch']['inputs'][0][0] = 0
+    assert not replay(content).bad
+
+
+def test_a_replay_names_the_first_module(tmp_path):
+    runner, _ = make_runner(tmp_path, 'nan')
+    with pytest.raises(UserError):
+        runner.train()
+    outcome = replay(read_record(next(tmp_path.glob('bad_*'))))
+    assert outcome.inputs == ['inputs.0']
+    assert outcome.culprit.kind == 'BaseDataPreprocessor'
+    assert outcome.culprit.given
+    content = read_record(next(tmp_path.glob('bad_*')))
+    content['batch']['inputs'][0].zero_()
+    content['weights']['norm.weight'][1] = math.inf
+    outcome = replay(content)
+    assert outcome.weights == ['norm.weight']
+    assert (outcome.culprit.name, outcome.culprit.given) == ('norm', False)
+
+
+def changed(path, **values):
+    content = torch.load(path, weights_only=False)
+    content.update(values)
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        (dict(format='other'), 'is not a file of bad numbers'),
+        (dict(weights=None), 'holds no weights'),
+        (dict(weights={}), 'cannot be set up'),
+        (dict(config=None), 'holds no config'),
+        (dict(config=dict(model=dict(type='Gone'))), "has 'Gone'"),
+        (dict(states={}), 'cannot be set up'),
+        (
+            dict(batch={'__structure__': 'Popen', 'arguments': {}}),
+            "'Popen' is not a class that a batch may hold",
+        ),
+        (
+            dict(batch={'__structure__': 'PixelData', 'arguments': {'a': 1}}),
+            'cannot be set up',
+        ),
+    ],
+)
+def test_damaged_files(record, values, message):
+    changed(record, **values)
+    with pytest.raises(UserError, match=message):
+        replay(read_record(record))
+
+
+@pytest.mark.parametrize(
+    'kind', ['os.system', 'mmengine.load', '__import__("os").system("x")']
+)
+def test_nothing_that_a_file_names_is_run(record, tmp_path, kind):
+    trace = tmp_path / 'trace'
+    call = dict(type=kind, command=f'touch {trace}', file=str(trace))
+    changed(record, config=dict(model=dict(type='Fragile', part=[call])))
+    with pytest.raises(UserError, match='do not register'):
+        replay(read_record(record))
+    assert not trace.exists()
