@@ -9,7 +9,8 @@ import pytest
 
 import mmtransxnet  # noqa: F401
 from mmtransxnet.datasets import build_digits
-from mmtransxnet.datasets.digits import build, scans
+from mmtransxnet.datasets.digits import build as builder
+from mmtransxnet.datasets.digits import scans
 
 SMALL = {'size': 96, 'train_images': 12, 'val_images': 10, 'renderings': 1}
 
@@ -46,7 +47,7 @@ def quick_build(monkeypatch, all_sources):
     """build_digits with a few scans per split: a tenth of a second."""
     few = {name: pool[:12] for name, pool in all_sources.pools.items()}
     some = dataclasses.replace(all_sources, pools=few)
-    monkeypatch.setattr(build, 'load_sources', lambda: some)
+    monkeypatch.setattr(builder, 'load_sources', lambda: some)
 
     def build(root, **options):
         defaults = {'size': 64, 'train_images': 3, 'val_images': 2}

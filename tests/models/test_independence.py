@@ -9,7 +9,11 @@ import pytest
 from tests.support.paths import ROOT
 
 TASKS = ('mmdet', 'mmseg', 'mmpretrain')
-SOURCES = sorted((ROOT / 'mmtransxnet' / 'models').rglob('*.py'))
+SOURCES = sorted(
+    path
+    for room in ('kernels', 'models')
+    for path in (ROOT / 'mmtransxnet' / room).rglob('*.py')
+)
 
 FORWARD = """
 import torch
@@ -57,7 +61,9 @@ def test_there_are_sources():
     assert ROOT / 'mmtransxnet' / 'models' / 'transxnet.py' in SOURCES
 
 
-@pytest.mark.parametrize('path', SOURCES, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    'path', SOURCES, ids=lambda p: f'{p.parent.name}-{p.stem}'
+)
 def test_sources_name_no_task_package(path):
     """Not even inside a function, where an import hides from a run."""
     named = set()
