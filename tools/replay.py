@@ -1,7 +1,8 @@
 """Compute an iteration again whose loss or gradients were not finite.
 
-Reads a bad_numbers_iter_N_rankN.pth that a training left in its work
-directory. Exit status 0 if the bad numbers come again, 1 if not.
+Reads a non_finite_iter_N_rankN.pth that a training left in its work
+directory, and the data that the run read. Exit status 0 if the loss or a
+gradient is not finite again, 1 if all are finite.
 """
 
 import argparse
@@ -10,24 +11,19 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from mmtransxnet.engine import load_config, report_user_errors
+from mmtransxnet.engine import config_parser, load_config, report_user_errors
 from mmtransxnet.engine.runner.replay import Replay, read_record, replay
-from mmtransxnet.weights.reader import named
+from mmtransxnet.utils.text import first_few
 
 
 def parse_args() -> argparse.Namespace:
     """Read the flags."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('file', help='bad_numbers_iter_N_rankN.pth')
-    parser.add_argument(
-        '--config',
-        help='config of the run, where its model has classes of your own; '
-        'the one in the file may only name what the libraries register',
-    )
+    parser = config_parser(__doc__)
+    parser.add_argument('file', help='non_finite_iter_N_rankN.pth')
     return parser.parse_args()
 
 
-def tell_losses(recorded: dict[str, float], now: dict[str, float]) -> None:
+def print_losses(recorded: dict[str, float], now: dict[str, float]) -> None:
     """Print the losses of then and of now."""
     table = Table('loss', 'in the run', 'now')
     for name, value in now.items():
@@ -36,8 +32,8 @@ def tell_losses(recorded: dict[str, float], now: dict[str, float]) -> None:
     Console().print(table)
 
 
-def tell_places(outcome: Replay) -> None:
-    """Print where the bad numbers are."""
+def print_places(outcome: Replay) -> None:
+    """Print where values are not finite."""
     culprit = outcome.culprit
     if culprit is None:
         print('all modules gave finite outputs')
@@ -52,24 +48,24 @@ def tell_places(outcome: Replay) -> None:
         ('the weights before the iteration', outcome.weights),
         ('the gradients', outcome.gradients),
     ):
-        told = f': {named(names, 10)}' if names else ''
-        print(f'not finite in {what}: {len(names)}{told}')
+        listed = f': {first_few(names, 10)}' if names else ''
+        print(f'not finite in {what}: {len(names)}{listed}')
 
 
 def main() -> None:
-    """Read, compute, tell."""
+    """Read, compute, print."""
     args = parse_args()
     with report_user_errors():
         record = read_record(args.file)
-        config = load_config(args.config) if args.config else None
+        config = load_config(args.config, args.cfg_options, args.data_root)
         outcome = replay(record, config)
     print(f'iteration {record["iteration"]} of rank {record["rank"]}')
-    tell_losses(record['losses'], outcome.losses)
-    tell_places(outcome)
+    print_losses(record['losses'], outcome.losses)
+    print_places(outcome)
     if not outcome.bad:
         sys.exit(
-            'error: everything is finite now. The run had other processes, '
-            'another device or other libraries'
+            'error: everything is finite now. The run had other data or '
+            'options, other processes, another device or other libraries'
         )
 
 

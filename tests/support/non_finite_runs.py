@@ -104,9 +104,9 @@ def make_runner(
     ]
     witness = Witness()
     loop = (
-        dict(by_epoch=True, max_epochs=1)
+        dict(type='ResumableEpochLoop', max_epochs=1)
         if by_epoch
-        else dict(by_epoch=False, max_iters=ITERATIONS)
+        else dict(type='ResumableIterLoop', max_iters=ITERATIONS)
     )
     sampler = 'DefaultSampler' if by_epoch else 'InfiniteSampler'
     config = Config(
@@ -127,7 +127,7 @@ def make_runner(
             },
             param_scheduler=dict(type='LinearLR', by_epoch=False, end=3),
             default_hooks=hooks
-            or dict(bad_numbers=dict(type='BadNumbersHook', **hook)),
+            or dict(bad_numbers=dict(type='NonFiniteHook', **hook)),
             randomness=dict(seed=0),
             launcher='none',
             **options,

@@ -122,7 +122,7 @@ def test_checkpoints(tool, configs, tmp_path, files, name, kind):
         ],
         'infer.py': [config, file, files['picture'], '--out', tmp_path],
         'convert_checkpoint.py': [file, tmp_path / 'out.pth'],
-        'replay.py': [file],
+        'replay.py': [config, file],
     }[name]  # fmt: skip
     assert CHECKPOINTS[kind] in one_error(*tool(name, *arguments))
     assert not (file.parent / 'trace').exists()

@@ -14,20 +14,20 @@ from mmtransxnet.weights.reader import read_checkpoint
     ],
 )
 def test_a_diverging_run(tool, configs, tmp_path, task, options):
+    options = ['--cfg-options', 'model.backbone.init_cfg=None', *options]
     status, log = tool(
-        'train.py', configs[task], '--work-dir', tmp_path, '--cfg-options',
-        'model.backbone.init_cfg=None', 'optim_wrapper.optimizer.lr=1e30',
-        *options,
+        'train.py', configs[task], '--work-dir', tmp_path, *options,
+        'optim_wrapper.optimizer.lr=1e30',
     )  # fmt: skip
     assert status == 2, log
     assert 'Traceback' not in log
     (line,) = [text for text in log.splitlines() if text.startswith('error:')]
-    (file,) = tmp_path.glob('bad_numbers_iter_*_rank0.pth')
+    (file,) = tmp_path.glob('non_finite_iter_*_rank0.pth')
     assert str(file) in line
     assert 'the loss is nan' in line
     assert read_checkpoint(file)['weights']
 
-    status, log = tool('replay.py', file)
+    status, log = tool('replay.py', configs[task], file, *options)
     assert status == 0, log
     assert 'first output that is not finite: backbone.' in log
     assert 'not finite in the batch: 0' in log

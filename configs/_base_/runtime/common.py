@@ -11,7 +11,7 @@ default_hooks = dict(
     # SIGTERM and SIGUSR1: save at once, exit with status 75.
     preemption=dict(type='PreemptionHook'),
     # NaN or infinite: policy 'error' stops the run, 'skip' skips the step.
-    bad_numbers=dict(type='BadNumbersHook', policy='error', limit=10))
+    bad_numbers=dict(type='NonFiniteHook', policy='error', limit=10))
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -8,32 +8,16 @@ that the object it configures takes.
 import difflib
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmengine import registry
 from mmengine.config import Config
-from mmengine.registry import (
-    DATA_SAMPLERS,
-    DATASETS,
-    EVALUATOR,
-    HOOKS,
-    LOG_PROCESSORS,
-    LOOPS,
-    METRICS,
-    MODELS,
-    OPTIM_WRAPPERS,
-    OPTIMIZERS,
-    PARAM_SCHEDULERS,
-    TASK_UTILS,
-    TRANSFORMS,
-    VISBACKENDS,
-    VISUALIZERS,
-)
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from mmtransxnet.engine.config.options import check_counts, check_type
+from mmtransxnet.engine.config.options import check_counts, check_kind
 from mmtransxnet.utils.errors import UserError, in_a_line
 from mmtransxnet.utils.text import shorten
 
@@ -52,25 +36,18 @@ _RUNNER_KEYS = (
 )
 # Dicts whose keys are names that the user chooses, not arguments.
 _FREE_KEYS = ('custom_keys', 'default_hooks', 'paramwise_cfg')
-# Registries of what configs describe.
-_REGISTRIES = (
-    DATASETS,
-    DATA_SAMPLERS,
-    EVALUATOR,
-    HOOKS,
-    LOG_PROCESSORS,
-    LOOPS,
-    METRICS,
-    MODELS,
-    OPTIMIZERS,
-    OPTIM_WRAPPERS,
-    PARAM_SCHEDULERS,
-    TASK_UTILS,
-    TRANSFORMS,
-    VISBACKENDS,
-    VISUALIZERS,
+# Registries of classes that configs give no arguments.
+_OTHER_REGISTRIES = (
+    'function',
+    'inferencer',
+    'strategy',
+    'weight initializer',
 )
-
+_REGISTRIES = [
+    one
+    for one in vars(registry).values()
+    if isinstance(one, registry.Registry) and one.name not in _OTHER_REGISTRIES
+]
 
 # What our configs take their data root from.
 _ROOT_VARIABLES = ('COCO_ROOT', 'ADE_ROOT', 'IMAGENET_ROOT', 'DIGITS_ROOT')
@@ -90,7 +67,7 @@ def load_config(
 
     Raises:
         UserError: The file is not there or no config, an option has a key
-            that nothing would read or a value of another type, a count is
+            that nothing would read or a value of another kind, a count is
             none, or the config does not take a data root.
     """
     if not os.path.isfile(path):
@@ -120,7 +97,7 @@ def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
     """Merge options, each of which must fit."""
     scope = config.get('default_scope')  # an option may spoil it
     for key, value in options.items():
-        before = config.to_dict()
+        _check_key(config.to_dict(), key, value, scope)
         try:
             config.merge_from_dict({key: value})
         # Also what dicts and lists make of keys that are not theirs.
@@ -129,7 +106,6 @@ def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
                 f'--cfg-options {shorten(key)} does not fit {path}: '
                 f'{shorten(str(error))}'
             ) from error
-        _check_key(before, config.to_dict(), key, value, scope)
 
 
 def _similar_files(path: str) -> str:
@@ -143,48 +119,38 @@ def _similar_files(path: str) -> str:
 
 
 def _check_key(
-    before: Any, after: Any, dotted: str, value: Any, scope: str | None
+    config: dict[str, Any], dotted: str, value: Any, scope: str | None
 ) -> None:
     """Follow a dotted key to where the config does not know it.
 
-    What the config has at its end must be of the option's type.
+    What the config has at its end must be of the option's kind.
     """
     parts = dotted.split('.')
-    parent = before
+    parent, found = None, config
     for position, part in enumerate(parts):
-        parent = before
-        if isinstance(before, Sequence) and not isinstance(before, str):
-            if not isinstance(after, type(before)):
-                raise UserError(
-                    f'--cfg-options {shorten(dotted)}: only lists have '
-                    'numbered elements'
-                )
-            before, after = before[int(part)], after[int(part)]
-            continue
-        if not isinstance(before, Mapping):
-            return  # a value became a dict: the option wrote all of it
-        if part not in before:
-            known = _accepted(after, parts[:position], scope)
-            if known is not None and part not in known:
-                raise UserError(_unknown(dotted, part, [*before, *known]))
-            if position == 0:
-                check_type(dotted, None, value, before, [Runner])
-            return
-        before, after = before[part], after[part]
-    check_type(dotted, before, value, parent, _owners(parent, parts, scope))
+        parent = found
+        if isinstance(parent, list) and part.isdecimal():
+            found = parent[int(part)] if int(part) < len(parent) else None
+        elif isinstance(parent, list | tuple):
+            raise UserError(
+                f'--cfg-options {shorten(dotted)}: only lists have '
+                f"elements, and these have numbers, not '{shorten(part)}'"
+            )
+        elif not isinstance(parent, Mapping):
+            return  # a value becomes a dict: the option writes all of it
+        elif part in parent:
+            found = parent[part]
+        else:
+            known = _accepted(parent, parts[:position], scope)
+            if known is not None and part not in {'type', *known}:
+                raise UserError(_unknown(dotted, part, {*parent, *known}))
+            found = None
+            break
+    check_kind(dotted, found, value, parent)
 
 
-def _owners(parent: Any, parts: list[str], scope: str | None) -> list[Any]:
-    """What takes the last part of a dotted key as an argument."""
-    if len(parts) == 1:
-        return [Runner]
-    if isinstance(parent, Mapping) and 'type' in parent:
-        return _classes(parent['type'], scope)
-    return []
-
-
-def _unknown(dotted: str, part: str, known: Iterable[str]) -> str:
-    names = sorted(set(known) - {'type', '_scope_'})
+def _unknown(dotted: str, part: str, known: set[str]) -> str:
+    names = sorted(known - {'type', '_scope_'})
     close = difflib.get_close_matches(part, names)
     hint = f"did you mean '{close[0]}'? " if close else ''
     return (
@@ -199,23 +165,22 @@ def _accepted(
 ) -> set[str] | None:
     """Keys that may be added to a dict of the config; None for any."""
     if not path:
-        return {*_arguments(Runner), *_RUNNER_KEYS}
-    name = path[-1]
-    if name in _FREE_KEYS:
+        return _arguments(Runner).union(_RUNNER_KEYS)
+    if path[-1] in _FREE_KEYS:
         return None
-    if name.endswith('_dataloader'):
-        return {*_arguments(DataLoader), 'num_batch_per_epoch'}
-    if name == 'randomness':
+    if path[-1].endswith('_dataloader'):
+        return _arguments(DataLoader) | {'num_batch_per_epoch'}
+    if path[-1] == 'randomness':
         return _parameters(Runner.set_randomness)
     if path == ['train_cfg']:
         loops = (EpochBasedTrainLoop, IterBasedTrainLoop)
-        return {'by_epoch', *(a for loop in loops for a in _arguments(loop))}
+        return {'by_epoch'}.union(*map(_arguments, loops))
     if 'type' not in parent:
         return set()
     found = _classes(parent['type'], scope)
     if not found:
         return None  # the Runner says that the type is unknown
-    return {'type', 'init_cfg'}.union(*(_arguments(cls) for cls in found))
+    return {'type', 'init_cfg'}.union(*map(_arguments, found))
 
 
 def _classes(name: Any, scope: str | None) -> list[Any]:
@@ -223,8 +188,8 @@ def _classes(name: Any, scope: str | None) -> list[Any]:
     if not isinstance(name, str):
         return [name]
     found = []
-    for registry in _REGISTRIES:
-        with registry.switch_scope_and_registry(scope) as scoped:
+    for one in _REGISTRIES:
+        with one.switch_scope_and_registry(scope) as scoped:
             found.append(scoped.get(name))
     return [cls for cls in found if cls is not None]
 

@@ -1,11 +1,8 @@
 """Options of the command line: read them, and compare them with the config."""
 
 import argparse
-import inspect
 import math
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -27,6 +24,12 @@ _LEAST_COUNTS = dict(
     num_workers=0,
     accumulative_counts=1,
 )
+
+# Settings of the Runner that a config need not have.
+_TEXTS = ('work_dir', 'load_from', 'experiment_name')
+
+# Settings of the Runner that are a list of dicts or a single one.
+_ONE_OR_SEVERAL = ('evaluator', 'param_scheduler')
 
 
 class OptionsAction(DictAction):
@@ -70,44 +73,34 @@ def _problem_of(text: str) -> str | None:
     return None
 
 
-def check_type(
-    dotted: str, before: Any, value: Any, parent: Any, owners: Iterable[Any]
-) -> None:
-    """Compare the type of an option with that of the value it replaces.
+def check_kind(dotted: str, before: Any, value: Any, parent: Any) -> None:
+    """Compare the kind of an option with that of the value it replaces.
+
+    A list or a dict in the place of something else, or the reverse, is for
+    the constructor to judge, where there is one.
 
     Args:
         dotted: Its key.
-        before: The value of the config.
+        before: The value of the config, None if there is none.
         value: The value that is to take its place.
         parent: What the key is in.
-        owners: Classes that may take it; their annotations admit more.
 
     Raises:
-        UserError: The types do not go together.
+        UserError: The kinds differ, or it is NaN.
     """
     if isinstance(value, float) and math.isnan(value):
         raise UserError(f'--cfg-options {dotted}: nan is not a number')
-    hints = _hints(owners, dotted.rpartition('.')[2])
-    if value is None or any(_admits(hint, value) for hint in hints):
+    expected = f'the config has {_kind(before)} there'
+    if before is None and dotted in _TEXTS:
+        before, expected = '', 'mmengine takes a text there'
+    if before is None or value is None or _kind(before) == _kind(value):
         return
-    if before is None and '.' not in dotted and hints:
-        raise UserError(
-            f'--cfg-options {dotted}: {shorten(repr(value), 60)} is '
-            f'{_kind(value)}, which mmengine does not take there'
-        )
-    if before is None or _kind(before) == _kind(value):
+    composite = {'a list', 'a dict'} & {_kind(before), _kind(value)}
+    if composite and ('type' in parent or dotted.endswith(_ONE_OR_SEVERAL)):
         return
-    several = isinstance(value, Sequence) and not isinstance(value, str)
-    if several and not hints and 'type' in parent:
-        return  # many unannotated arguments take one or several
-    if isinstance(value, Mapping) and not hints and 'type' in parent:
-        return
-    if several and dotted.endswith('evaluator'):
-        return
-    shown = shorten(repr(value), 60)
     raise UserError(
-        f'--cfg-options {dotted}: {shown} is {_kind(value)}, and the config '
-        f'has {_kind(before)} there ({shorten(repr(before), 60)})'
+        f'--cfg-options {dotted}: {shorten(repr(value), 60)} is '
+        f'{_kind(value)}, and {expected} ({shorten(repr(before), 60)})'
     )
 
 
@@ -124,37 +117,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, Sequence):
         return 'a list'
     return f'a {type(value).__name__}'
-
-
-def _hints(owners: Iterable[Any], name: str) -> list[Any]:
-    """Annotations of an argument; strings are left out."""
-    found = []
-    for owner in owners:
-        parameter = inspect.signature(owner).parameters.get(name)
-        if parameter and parameter.annotation is not parameter.empty:
-            found.append(parameter.annotation)
-    return [hint for hint in found if not isinstance(hint, str)]
-
-
-def _admits(hint: Any, value: Any) -> bool:
-    """Whether an annotation allows a value."""
-    if hint is Any:
-        return True
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_admits(one, value) for one in typing.get_args(hint))
-    if origin is typing.Literal:
-        return value in typing.get_args(hint)
-    kind = origin or hint
-    if kind is float:
-        kind = (int, float)
-    # A tuple comes as a list from a file.
-    if kind in (tuple, list):
-        kind = (tuple, list)
-    try:
-        return isinstance(value, kind)
-    except TypeError:
-        return True
 
 
 def check_counts(config: Config) -> None:

@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmtransxnet.engine.hooks.non_finite import BadNumbersHook
+from mmtransxnet.engine.hooks.non_finite import NonFiniteHook
 from mmtransxnet.utils.atomic_write import remove_unfinished, write_safely
 
 LAST = 'last_checkpoint'
@@ -73,7 +73,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save(self, runner: Runner, name: str, meta: dict[str, Any]) -> None:
         """Write a checkpoint, then that it is the last one."""
         for hook in runner.hooks:
-            if isinstance(hook, BadNumbersHook):
+            if isinstance(hook, NonFiniteHook):
                 hook.settle(runner)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)

@@ -1,6 +1,6 @@
-"""A loss or a gradient that is no number must not reach the weights.
+"""Losses and gradients that are not finite must not reach the weights.
 
-After a step with a NaN in it every weight is NaN, the run goes on for hours,
+After a step with a NaN in it all weights are NaN, the run goes on for hours,
 and nobody knows which batch it was.
 """
 
@@ -8,18 +8,20 @@ import functools
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
 
 from mmtransxnet.engine.runner.on_device import (
@@ -29,43 +31,36 @@ from mmtransxnet.engine.runner.on_device import (
     is_scaled,
     step_unless,
 )
-from mmtransxnet.engine.runner.plain import to_plain
-from mmtransxnet.engine.runner.step_flags import Known, flags_of
+from mmtransxnet.engine.runner.step_flags import Outcome, flags_of
 from mmtransxnet.utils.errors import UserError
-from mmtransxnet.utils.random_streams import random_states
 from mmtransxnet.utils.text import first_few
 
-FORMAT = 'mmtransxnet bad numbers 1'
-"""What the files say of themselves."""
+FORMAT = 'mmtransxnet non-finite iteration 1'
+"""Entry of the files by which they are recognised."""
 
 _POLICIES = ('error', 'skip')
 
 
 @dataclass
 class Iteration:
-    """What an iteration started from, and its losses.
+    """An iteration under way.
 
     Attributes:
         number: Its number from 1; 0 for none.
-        batch: What the loader gave.
-        states: States of all random numbers before it.
         losses: What the model returned.
     """
 
     number: int = 0
-    batch: Any = None
-    states: dict[str, Any] = field(default_factory=dict)
     losses: Any = None
 
 
-@HOOKS.register_module()
-class BadNumbersHook(Hook):
+@HOOKS.register_module(name=['NonFiniteHook', 'BadNumbersHook'])
+class NonFiniteHook(Hook):
     """Look at loss and gradients between the backward pass and the step.
 
     Where one is NaN or infinite, in any of the processes, all of them stop
-    or skip the step. The batch, the weights and buffers from before the
-    iteration and the random states go to
-    ``bad_numbers_iter_{iteration}_rank{rank}.pth`` in the work directory, by
+    or skip the step. The weights and buffers from before the iteration go to
+    ``non_finite_iter_{iteration}_rank{rank}.pth`` in the work directory, by
     every process whose loss is bad, or by all if only gradients are;
     ``tools/replay.py`` computes the iteration again.
 
@@ -73,7 +68,7 @@ class BadNumbersHook(Hook):
     statistics of batch norms) as before. With ``accumulative_counts`` the
     whole step is skipped, that is, the good batches of it are lost too.
 
-    No host waits for a GPU in a step that is well. There, the GPU decides:
+    No host waits for a GPU in a step that is good. There, the GPU decides:
     it restores the buffers, and the optimizer leaves all as it is if it is
     one that can (``fused=True``); others get gradients of zero, so that
     weight decay and momentum go on. The host learns of it in the next
@@ -92,7 +87,7 @@ class BadNumbersHook(Hook):
         ValueError: Another policy, or a limit that is no count.
     """
 
-    # The random states are taken after all other hooks drew from them.
+    # The buffers are copied after all other hooks have changed them.
     priority = 'LOWEST'
 
     def __init__(self, policy: str = 'error', limit: int = 10) -> None:
@@ -109,7 +104,7 @@ class BadNumbersHook(Hook):
         """Come between the backward pass and the step."""
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             print_log(
-                'BadNumbersHook does not look at the steps of several '
+                'NonFiniteHook does not look at the steps of several '
                 'optimizers',
                 'current',
                 logging.WARNING,
@@ -144,24 +139,20 @@ class BadNumbersHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Keep what the iteration starts from."""
-        self._now = Iteration(runner.iter + 1, data_batch, random_states())
+        self._now = Iteration(runner.iter + 1)
         self._buffers.take()
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kw: Any) -> None:
-        """Let go of the batch; who has to hear of it still has it."""
-        self._now = Iteration()
-
     def before_val_epoch(self, runner: Runner) -> None:
-        """Evaluate, and save the best, only what is known to be well."""
+        """Evaluate, and save the best, only what is known to be good."""
         self.settle(runner)
 
     def settle(self, runner: Runner) -> None:
-        """Act on all that has been, before it is saved.
+        """Act on all steps up to now, before something is saved.
 
         Called by all processes.
         """
         self._flags.finish()
-        self._act_on_news(runner)
+        self._act_on_outcomes(runner)
 
     def _keep_losses(self, model: nn.Module, _: Any, output: Any) -> None:
         if model.training and isinstance(output, Mapping):
@@ -179,7 +170,7 @@ class BadNumbersHook(Hook):
         if self._flags.lag:
             self._buffers.restore_where(bad)
             self._bad = bad if self._bad is None else self._bad.maximum(bad)
-        self._act_on_news(runner)
+        self._act_on_outcomes(runner)
 
     def _checked_step(self, runner: Runner, **kwargs: Any) -> None:
         if self._skip:
@@ -193,60 +184,57 @@ class BadNumbersHook(Hook):
                 self._step(**kwargs)
         self._bad = None
 
-    def _act_on_news(self, runner: Runner) -> None:
-        for known in self._flags.news():
-            if known.bad:
-                self._act(runner, known)
+    def _act_on_outcomes(self, runner: Runner) -> None:
+        for outcome in self._flags.outcomes():
+            if outcome.bad:
+                self._act(runner, outcome)
 
     @torch.no_grad()
-    def _act(self, runner: Runner, known: Known) -> None:
-        """Stop, or see to it that the step has not been."""
-        told_late = bool(self._flags.lag)
-        names = [] if told_late else _bad_gradients(runner.model)
+    def _act(self, runner: Runner, outcome: Outcome) -> None:
+        """Stop, or make sure that the step is not taken."""
+        late = bool(self._flags.lag)
+        names = [] if late else _bad_gradients(runner.model)
         stop = self.policy == 'error' or self.skipped >= self.limit
-        if stop or not told_late:
+        if stop or not late:
             self._buffers.restore()
-        blamed = not math.isfinite(known.loss) or not known.bad_loss
-        told = f'iteration {known.of.number}: '
-        told += self._describe(known, names, blamed)
+        own = not math.isfinite(outcome.loss) or not outcome.bad_loss
+        message = f'iteration {outcome.subject.number}: '
+        message += self._describe(outcome, names, own)
         if stop or not self.skipped:
-            if blamed:
-                # The device has put them back; a batch may have come since.
-                with self._buffers.restored():
-                    told += self._save(runner, known, names)
+            if own:
+                message += self._save(runner, outcome, names)
             if dist.is_initialized():
                 # Who is first to exit must not end those that still write.
                 dist.barrier()
         if stop:
-            raise UserError(f'{told}. {self._remedy()}')
+            raise UserError(f'{message}. {self._remedy()}')
         self.skipped += 1
         print_log(
-            f'{told}; the step is skipped, number {self.skipped} of at most '
-            f'{self.limit}',
+            f'{message}; the step is skipped, number {self.skipped} of at '
+            f'most {self.limit}',
             'current',
             logging.WARNING,
         )
-        if not told_late:
+        if not late:
             self._skip = True
             # What is accumulated after it would be counted again.
             runner.optim_wrapper.zero_grad()
 
-    def _describe(self, known: Known, names: list[str], blamed: bool) -> str:
-        """What is bad, in a line."""
-        told = f'the loss is {known.loss}'
-        if math.isfinite(known.loss) and blamed and not names:
-            told += ', gradients are not finite'
-        parts = self._loss_values(known.of)
+    def _describe(self, outcome: Outcome, names: list[str], own: bool) -> str:
+        """What is not finite, in a line."""
+        text = f'the loss is {outcome.loss}'
+        parts = self._loss_values(outcome.subject)
         if len(parts) > 1:
             values = ', '.join(f'{k}={v:.4g}' for k, v in parts.items())
-            told += f' ({values})'
+            text += f' ({values})'
         if names:
-            told += (
-                f', {len(names)} gradients are not finite: {first_few(names)}'
-            )
-        if not blamed:
-            told += '; the bad loss is that of another process'
-        return told
+            text += f', {len(names)} gradients are not finite: '
+            text += first_few(names)
+        elif math.isfinite(outcome.loss) and own:
+            text += ', gradients are not finite'
+        if not own:
+            text += '; the bad loss is that of another process'
+        return text
 
     def _loss_values(self, iteration: Iteration) -> dict[str, float]:
         """Losses of the iteration by name, the parts of the whole."""
@@ -267,41 +255,39 @@ class BadNumbersHook(Hook):
             'default_hooks.bad_numbers.policy=skip'
         )
 
-    def _save(self, runner: Runner, known: Known, names: list[str]) -> str:
-        """Write the iteration to a file; returns what to tell of it."""
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        iteration = known.of
-        file = f'bad_numbers_iter_{iteration.number}_rank{rank}.pth'
-        path = Path(runner.work_dir, file)
-        left_out: list[str] = []
-        content = dict(
-            format=FORMAT,
-            iteration=iteration.number,
-            rank=rank,
-            loss=known.loss,
-            losses=self._loss_values(iteration),
-            parameters=names,
-            batch=to_plain(iteration.batch, left_out, 'batch'),
-            config=to_plain(runner.cfg.to_dict(), left_out, 'config'),
-            # Not gathered from its shards: others may not be here to help.
-            weights=to_plain(self._inner.state_dict(), left_out)
-            if not hasattr(runner, 'strategy')
-            else None,
-            states=to_plain(iteration.states, left_out),
-            precision=_precision_of(runner.optim_wrapper),
-            left_out=left_out,
+    def _save(self, runner: Runner, outcome: Outcome, names: list[str]) -> str:
+        """Write what a replay starts from; returns what to say of it."""
+        if hasattr(runner, 'strategy'):
+            # Not gathered: others may not be here to help.
+            return '; sharded weights are not saved'
+        iteration, rank = outcome.subject.number, get_rank()
+        path = Path(
+            runner.work_dir, f'non_finite_iter_{iteration}_rank{rank}.pth'
         )
-        try:
-            torch.save(content, path)
-        # torch's writer turns what the file system says into RuntimeError.
-        except (OSError, RuntimeError) as error:
-            return f'; the batch could not be saved: {error}'
-        lost = f' without {first_few(left_out)}' if left_out else ''
+        # The device has restored them; a batch may have come since.
+        with self._buffers.restored():
+            weights = weights_to_cpu(self._inner.state_dict())
+            content = dict(
+                format=FORMAT,
+                iteration=iteration,
+                rank=rank,
+                processes=get_world_size(),
+                seed=runner.seed,
+                losses=self._loss_values(outcome.subject),
+                gradients=names,
+                weights=weights,
+                precision=_precision_of(runner.optim_wrapper),
+            )
+            try:
+                torch.save(content, path)
+            # torch's writer turns errors of the file system into this.
+            except (OSError, RuntimeError) as error:
+                return f'; the weights could not be saved: {error}'
         moved = self._flags.lag and not can_skip(
             runner.optim_wrapper.optimizer
         )
         which = 'after a step with gradients of zero' if moved else 'before it'
-        return f'; the batch and the weights {which} are in {path}{lost}'
+        return f'; the weights {which} are in {path}'
 
 
 def _bad_gradients(model: nn.Module) -> list[str]:
@@ -314,12 +300,10 @@ def _bad_gradients(model: nn.Module) -> list[str]:
 
 
 def _precision_of(wrapper: Any) -> dict[str, Any]:
-    """How the forward pass was computed."""
-    if not isinstance(wrapper, AmpOptimWrapper):
-        return dict(autocast=False)
-    dtype = wrapper.cast_dtype
+    """How the forward and backward pass were computed."""
+    amp = isinstance(wrapper, AmpOptimWrapper)
     return dict(
-        autocast=True,
-        dtype=dtype and str(dtype).removeprefix('torch.'),
-        loss_scale=float(wrapper.loss_scaler.get_scale()),
+        autocast=amp,
+        dtype=wrapper.cast_dtype if amp else None,
+        loss_scale=float(wrapper.loss_scaler.get_scale()) if amp else 1.0,
     )

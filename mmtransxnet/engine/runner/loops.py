@@ -7,7 +7,7 @@ saved, and the number of worker processes does not matter. A run of mmengine's
 own loops depends on all random numbers since its start.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import torch
@@ -39,6 +39,7 @@ class NumberedBatches:
         seed: Seed of the run.
 
     Attributes:
+        entropy: Seed and rank, what random states are made from.
         first: Number of the first batch of the next iteration over it.
         skip: How many of its batches an interrupted run has had already.
     """
@@ -104,7 +105,7 @@ def _number(loader: DataLoader, seed: int) -> None:
     parts['batch_sampler'] = NumberedBatches(loader.batch_sampler, seed)
 
 
-class _Resumable:
+class Resumable:
     """What both loops share.
 
     Args:
@@ -116,6 +117,7 @@ class _Resumable:
 
     runner: Any
     dataloader: Any
+    _epoch: int
     _iter: int
 
     def __init__(
@@ -126,6 +128,31 @@ class _Resumable:
         BaseLoop.__init__(cast(BaseLoop, self), runner, dataloader)
         _number(self.dataloader, runner.seed)
         super().__init__(runner, self.dataloader, *args, **kwargs)  # type: ignore[call-arg]
+
+    def batch_of(self, iteration: int) -> Any:
+        """Load the batch of one iteration of a run again.
+
+        All random numbers are then where the step of that iteration begins.
+
+        Args:
+            iteration: Number of the iteration from 0.
+        """
+        self._iter = iteration
+        self.runner.message_hub.update_info('iter', iteration)
+        # Hooks shuffle, and may change the data set from some epoch on.
+        self.runner.call_hook('before_train_epoch')
+        batch = next(iter(self._batches()))
+        self._seed_step()
+        return batch
+
+    def _batches(self) -> Iterable[Any]:
+        """The batches of the loader from the current iteration on."""
+        raise NotImplementedError
+
+    def _seed_step(self) -> None:
+        seed_everything(
+            STEP, *self.dataloader.batch_sampler.entropy, self._iter
+        )
 
     def _validate_if_due(self) -> None:
         """Run the validation that a killed run did not come to."""
@@ -150,7 +177,7 @@ class _Resumable:
 
 
 @LOOPS.register_module()
-class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
+class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
     """mmengine's ``EpochBasedTrainLoop`` that resumes exactly.
 
     Also in the middle of an epoch, and a validation that was interrupted.
@@ -190,15 +217,24 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         done = self._iter - self._epoch * len(self.dataloader)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self._start_at(self._iter, done)
-        for number, data_batch in enumerate(self.dataloader, start=done):
+        for number, data_batch in enumerate(self._batches(), start=done):
             self.run_iter(number, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
+    def batch_of(self, iteration: int) -> Any:
+        """Load the batch of one iteration of a run again."""
+        self._epoch = iteration // len(self.dataloader)
+        return super().batch_of(iteration)
+
+    def _batches(self) -> Iterable[Any]:
+        done = self._iter - self._epoch * len(self.dataloader)
+        self._start_at(self._iter, done)
+        return self.dataloader
+
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Train a step."""
-        seed_everything(STEP, self.runner.seed, get_rank(), self._iter)
+        self._seed_step()
         super().run_iter(idx, data_batch)
 
     def _is_validation_due(self) -> bool:
@@ -214,7 +250,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
+class ResumableIterLoop(Resumable, IterBasedTrainLoop):
     """mmengine's ``IterBasedTrainLoop`` that resumes exactly.
 
     Args:
@@ -250,7 +286,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         return self.runner.model
 
     def _batches(self) -> Iterator[Any]:
-        """Batches without end, from the current iteration on."""
+        # Without end.
         sampler = self.dataloader.batch_sampler.sampler
         epoch, skip = 0, self._iter
         if not isinstance(sampler, InfiniteSampler):
@@ -264,7 +300,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
     def run_iter(self, data_batch: Any) -> None:
         """Train a step."""
-        seed_everything(STEP, self.runner.seed, get_rank(), self._iter)
+        self._seed_step()
         super().run_iter(data_batch)
 
     def _is_validation_due(self) -> bool:

@@ -1,7 +1,7 @@
 """Decisions that the device takes, so that no host waits for it."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,13 +52,9 @@ class Snapshot:
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        by_type = defaultdict(list)
-        for tensor in tensors:
-            if not _is_expanded(tensor):
-                by_type[tensor.dtype].append(tensor)
         self._pairs = [
             (same, [tensor.clone() for tensor in same])
-            for same in by_type.values()
+            for same in _by_type(t for t in tensors if not _is_expanded(t))
         ]
 
     @torch.no_grad()
@@ -76,14 +72,12 @@ class Snapshot:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Go back to the last copy for a while."""
-        now = [[t.clone() for t in tensors] for tensors, _ in self._pairs]
+        now = Snapshot([t for tensors, _ in self._pairs for t in tensors])
         self.restore()
         try:
             yield
         finally:
-            for (tensors, _), values in zip(self._pairs, now, strict=True):
-                with torch.no_grad():
-                    torch._foreach_copy_(tensors, values)
+            now.restore()
 
     @torch.no_grad()
     def restore_where(self, flag: Tensor) -> None:
@@ -97,6 +91,13 @@ class Snapshot:
             chosen = flag.to(bits[0].dtype)
             torch._foreach_mul_(bits, 1 - chosen)
             torch._foreach_add_(bits, torch._foreach_mul(copied, chosen))
+
+
+def _by_type(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    groups = defaultdict(list)
+    for tensor in tensors:
+        groups[tensor.dtype].append(tensor)
+    return list(groups.values())
 
 
 def _is_expanded(tensor: Tensor) -> bool:
@@ -163,9 +164,6 @@ def step_unless(
 
 @torch.no_grad()
 def _zero_where(flag: Tensor, tensors: Sequence[Tensor]) -> None:
-    by_type = defaultdict(list)
-    for tensor in tensors:
-        by_type[tensor.dtype].append(tensor)
-    for same in by_type.values():
+    for same in _by_type(tensors):
         bits = _bits(same)
         torch._foreach_mul_(bits, 1 - flag.to(bits[0].dtype))

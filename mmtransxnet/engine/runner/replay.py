@@ -1,28 +1,30 @@
-"""Compute an iteration again that gave a loss or a gradient that is no number.
+"""Compute an iteration again whose loss or gradients were not finite.
 
-The file is not trusted: it holds plain data, and the model that its config
-describes may consist of registered classes only.
+The file has what cannot be computed again, the weights. The batch of a
+resumable run is a function of seed, rank and iteration.
 """
 
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+import torch.distributed as dist
+from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import MODELS, TASK_UTILS, init_default_scope
+from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from mmtransxnet.engine.hooks.non_finite import FORMAT
-from mmtransxnet.engine.runner.plain import from_plain
-from mmtransxnet.utils.errors import UserError
-from mmtransxnet.utils.random_streams import set_random_states
+from mmtransxnet.engine.runner.build import build_runner
+from mmtransxnet.engine.runner.loops import Resumable
+from mmtransxnet.utils.errors import UserError, in_a_line
+from mmtransxnet.utils.text import first_few
 from mmtransxnet.weights.reader import read_checkpoint
-
-# What mmdet looks up in mmcv.ops instead of a registry.
-_OTHER_TYPES = ('RoIAlign', 'RoIPool', 'nms', 'soft_nms')
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Replay:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Read what :class:`BadNumbersHook` saved; nothing in it is run.
+    """Read what :class:`NonFiniteHook` saved; nothing in it is run.
 
     Raises:
         UserError: The file cannot be read, or is something else.
@@ -78,45 +80,35 @@ def read_record(path: str | Path) -> dict[str, Any]:
         raise UserError(str(error)) from error
     if record.get('format') != FORMAT:
         raise UserError(
-            f'{path} is not a file of bad numbers; they are called '
-            'bad_numbers_iter_N_rankN.pth'
-        )
-    if record.get('weights') is None:
-        raise UserError(
-            f'{path} holds no weights, as sharded runs (--fsdp) cannot save '
-            'them; train without --fsdp to replay'
+            f'{path} is no file of a non-finite iteration; they are called '
+            'non_finite_iter_N_rankN.pth. Those of earlier versions '
+            '(bad_numbers_*) cannot be replayed'
         )
     return record
 
 
-def replay(record: Mapping[str, Any], config: Config | None = None) -> Replay:
-    """Run forward and backward pass of a saved iteration.
+def replay(record: Mapping[str, Any], config: Config) -> Replay:
+    """Run the forward and backward pass of a saved iteration again.
 
     Args:
         record: What :func:`read_record` returned.
-        config: The run's config, where the file's own will not do. The
-            caller trusts it.
+        config: The run's config, data and options as in the run; changed in
+            place.
 
     Raises:
-        UserError: The model cannot be built from what is there, or the file
-            is damaged.
+        UserError: The data is not as needed, the weights do not fit the
+            model, or the batch cannot be computed again.
     """
-    if config is None:
-        config = _config_in(record)
-    device = get_device()
-    try:
-        model = _build(config).to(device).train()
-        model.load_state_dict(record['weights'])
-        batch = from_plain(record['batch'])
-        set_random_states(record['states'])
-    # Whatever constructors make of a damaged file.
-    except Exception as error:
-        raise UserError(f'the iteration cannot be set up: {error}') from error
-    before = [n for n, v in model.state_dict().items() if not _finite(v)]
-    watch = _Watch(model)
-    loss, losses = _forward(model, batch, record['precision'], device)
-    watch.remove()
-    (loss * record['precision'].get('loss_scale', 1.0)).backward()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        config.work_dir = folder
+        runner = _build(record, config)
+        model: Any = runner.model
+        before = [n for n, v in model.state_dict().items() if not _finite(v)]
+        batch = _load_batch(record, runner, before)
+        watch = _Watch(model)
+        loss, losses = _forward(model, batch, record['precision'])
+        watch.remove()
+        (loss * record['precision']['loss_scale']).backward()
     return Replay(
         losses={name: value.item() for name, value in losses.items()},
         culprit=watch.culprit,
@@ -130,90 +122,67 @@ def replay(record: Mapping[str, Any], config: Config | None = None) -> Replay:
     )
 
 
+def _build(record: Mapping[str, Any], config: Config) -> Runner:
+    """A Runner with the weights of the file that writes no logs."""
+    config.update(launcher='none', log_level='WARNING', visualizer=None)
+    config.setdefault('randomness', {}).update(seed=record['seed'])
+    if 'backbone' in config.model:  # the file may be gone, and is not needed
+        config.model.backbone.init_cfg = None
+    runner = build_runner(config, ['train'])
+    try:
+        runner.model.load_state_dict(record['weights'])
+    except RuntimeError as error:
+        raise UserError(
+            f'the weights do not fit the model of {config.filename}, give '
+            f'the config and options of the run: {in_a_line(error)}'
+        ) from error
+    runner.model.train()
+    return runner
+
+
+def _load_batch(
+    record: Mapping[str, Any], runner: Runner, broken: list[str]
+) -> Any:
+    """The batch of the process that wrote the file."""
+    with _in_place_of(record['rank'], record['processes']):
+        loop = runner.train_loop
+    if not isinstance(loop, Resumable):
+        raise UserError(
+            f'the batch cannot be computed again: {type(loop).__name__} is '
+            'no resumable loop (ResumableEpochLoop, ResumableIterLoop). Not '
+            'finite in the weights before the iteration: '
+            f'{first_few(broken) or "nothing"}'
+        )
+    return loop.batch_of(record['iteration'] - 1)
+
+
+@contextmanager
+def _in_place_of(rank: int, processes: int) -> Iterator[None]:
+    """Have samplers built for one of several processes."""
+    if processes == 1:
+        yield
+        return
+    dist.init_process_group(
+        'fake', rank=rank, world_size=processes, store=FakeStore()
+    )
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
 def _forward(
-    model: Any, batch: Any, precision: Mapping[str, Any], device: str
+    model: Any, batch: Any, precision: Mapping[str, Any]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss, and all losses by name, as mmengine's train step has them."""
-    dtype = precision.get('dtype')
-    if dtype not in (None, 'float16', 'bfloat16', 'float32'):
-        raise UserError(f'the file has {dtype!r} where a dtype should be')
-    autocast = torch.autocast(
-        device.partition(':')[0],
-        dtype and getattr(torch, dtype),
+    with torch.autocast(
+        get_device().partition(':')[0],
+        precision['dtype'],
         enabled=precision['autocast'],
-    )
-    with autocast:
+    ):
         data = model.data_preprocessor(batch, True)
         losses = model._run_forward(data, mode='loss')
     return model.parse_losses(losses)
-
-
-def _config_in(record: Mapping[str, Any]) -> Config:
-    """The config in a file, if it describes nothing but a known model."""
-    content = record.get('config')
-    if not isinstance(content, Mapping) or 'model' not in content:
-        raise UserError('the file holds no config; give --config')
-    config = Config(_without_init(content))
-    init_default_scope(config.get('default_scope') or 'mmengine')
-    known = _registered(config.get('default_scope'))
-    model = [config.model, config.get('data_preprocessor')]
-    unknown = sorted({one for one in _types(model) if one not in known})
-    if unknown:
-        raise UserError(
-            f'the model in the file has {", ".join(map(repr, unknown))}, '
-            'which the libraries do not register; give --config with the '
-            'config of the run'
-        )
-    return config
-
-
-def _build(config: Config) -> Any:
-    init_default_scope(config.get('default_scope') or 'mmengine')
-    model = config.model
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', config.data_preprocessor)
-    return MODELS.build(ConfigDict(_without_init(model)))
-
-
-def _without_init(value: Any) -> Any:
-    """A config without the files that models start from."""
-    if isinstance(value, Mapping):
-        return {
-            key: _without_init(one)
-            for key, one in value.items()
-            if key not in ('init_cfg', 'pretrained')
-        }
-    if isinstance(value, list | tuple):
-        return type(value)(_without_init(one) for one in value)
-    return value
-
-
-def _types(value: Any) -> Iterator[Any]:
-    """All types that a config names."""
-    if isinstance(value, Mapping):
-        if 'type' in value:
-            yield value['type']
-        for one in value.values():
-            yield from _types(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _types(one)
-
-
-def _registered(scope: str | None) -> set[str]:
-    """Names of the classes that models of a scope are made of.
-
-    A registry that does not know a name imports it, whatever it is, so it
-    must not be asked for others.
-    """
-    names: set[str] = {*_OTHER_TYPES}
-    for root in (MODELS, TASK_UTILS):
-        with root.switch_scope_and_registry(scope) as scoped:
-            for registry in (root, scoped):
-                registry.import_from_location()
-                for name in registry.module_dict:
-                    names |= {name, f'{registry.scope}.{name}'}
-    return names
 
 
 class _Watch:
@@ -242,7 +211,7 @@ class _Watch:
 
 
 def _all_finite(value: Any) -> bool:
-    return all(_finite(one) for _, one in _tensors(value))
+    return all(_finite(tensor) for _, tensor in _tensors(value))
 
 
 def _finite(value: Tensor) -> bool:
@@ -261,5 +230,5 @@ def _tensors(value: Any, where: str = '') -> Iterator[tuple[str, Tensor]]:
         items = enumerate(value)
     elif hasattr(value, 'metainfo_items'):  # a data sample
         items = value.items()
-    for key, one in items:
-        yield from _tensors(one, f'{where}.{key}')
+    for key, inner in items:
+        yield from _tensors(inner, f'{where}.{key}')

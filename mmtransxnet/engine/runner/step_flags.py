@@ -1,11 +1,12 @@
 """What all processes must know of a step: one exchange, and nobody waits.
 
-A host that reads a number from a GPU waits until the GPU has done all it was
-told to do, and cannot tell it more meanwhile. So flags stay on the device,
-where the step is decided, and the host learns of them one step later, when
-they have arrived.
+A host that reads a value from a GPU waits until the GPU has done all work in
+its queue, and queues no more meanwhile. So flags stay on the device, where
+the step is decided, and the host reads them one step later, when they have
+arrived.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,26 +21,24 @@ LAG = {'cuda': 1}
 
 
 @dataclass(frozen=True)
-class Known:
+class Outcome:
     """What the host knows of an exchange.
 
     Attributes:
-        of: What it was about, as its caller called it.
+        subject: What its caller called it.
         loss: The loss of this process.
         bad_loss: Whether the loss of any process is not finite.
         bad_gradients: The same of the gradients.
-        stop: Whether any process was told to stop.
     """
 
-    of: Any
+    subject: Any
     loss: float
     bad_loss: bool
     bad_gradients: bool
-    stop: bool
 
     @property
     def bad(self) -> bool:
-        """Whether the step must not be."""
+        """Whether the step must not be taken."""
         return self.bad_loss or self.bad_gradients
 
 
@@ -51,7 +50,7 @@ class StepFlags:
 
     Attributes:
         lag: Exchanges after which the host knows.
-        stop: Whether this process was told to stop.
+        stop: Whether this process was asked to stop.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -60,24 +59,29 @@ class StepFlags:
         self.stop = False
         self._all_stop = False
         self._iteration = -1
-        self._free = [_Slot(device) for _ in range(self.lag + 1)]
-        self._under_way: list[_Slot] = []
-        self._news: list[Known] = []
+        self._count = 0
+        self._on_gpu = device.type == 'cuda'
+        # Memory of the host that a device writes to while the host goes on.
+        self._memory = torch.zeros(self.lag + 1, 4, pin_memory=self._on_gpu)
+        self._values = self._memory.numpy()
+        self._under_way: deque[tuple[int, Any, Any]] = deque()
+        self._outcomes: list[Outcome] = []
 
     def exchange(
         self,
         iteration: int,
         loss: Tensor,
         bad_gradients: Tensor,
-        of: Any = None,
+        subject: Any = None,
     ) -> Tensor:
-        """Tell the other processes of this one, and be told of them.
+        """Combine the flags of all processes.
 
         Args:
             iteration: Number of the iteration.
             loss: The loss, one number.
             bad_gradients: Whether gradients are not finite, ``()``.
-            of: What this is about, for :attr:`Known.of`.
+            subject: For :attr:`Outcome.subject`; without one there is no
+                outcome.
 
         Returns:
             Whether the step is bad in any process: 0 or 1, ``()``, on the
@@ -92,9 +96,7 @@ class StepFlags:
         if _are_several():
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         self._iteration = iteration
-        slot = self._free.pop()
-        slot.send(flags, loss, of)
-        self._under_way.append(slot)
+        self._send(torch.cat([loss.view(1), flags]), subject)
         self._read_all_but(self.lag)
         return flags[:2].amax()
 
@@ -102,13 +104,13 @@ class StepFlags:
         """Let the host know of all exchanges; it waits for the device."""
         self._read_all_but(0)
 
-    def news(self) -> list[Known]:
+    def outcomes(self) -> list[Outcome]:
         """What the host has come to know since the last call."""
-        news, self._news = self._news, []
-        return news
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
 
     def is_stopping(self, iteration: int) -> bool:
-        """Whether any process was told to stop; all hear the same.
+        """Whether any process was asked to stop; the same in all of them.
 
         Args:
             iteration: Number of the iteration, for which there is an
@@ -121,41 +123,28 @@ class StepFlags:
             self.exchange(iteration, nothing, nothing)
         return self._all_stop
 
+    def _send(self, row: Tensor, subject: Any) -> None:
+        """Write to the host, after what the device still has to do."""
+        place = self._count % len(self._memory)
+        self._count += 1
+        self._memory[place].copy_(row, non_blocking=self._on_gpu)
+        arrival = torch.cuda.Event() if self._on_gpu else None
+        if arrival is not None:
+            arrival.record()
+        self._under_way.append((place, arrival, subject))
+
     def _read_all_but(self, count: int) -> None:
         while len(self._under_way) > count:
-            slot = self._under_way.pop(0)
-            known = slot.read()
-            self._free.append(slot)
-            self._all_stop |= known.stop
-            if known.of is not None:
-                self._news.append(known)
-
-
-class _Slot:
-    """Memory of the host that a device writes to while the host goes on."""
-
-    def __init__(self, device: torch.device) -> None:
-        on_gpu = device.type == 'cuda'
-        self._memory = torch.zeros(4, pin_memory=on_gpu)
-        self._values = self._memory.numpy()
-        self._arrival: Any = torch.cuda.Event() if on_gpu else None
-        self._of: Any = None
-
-    def send(self, flags: Tensor, loss: Tensor, of: Any) -> None:
-        """Write, after what the device still has to do."""
-        self._of = of
-        row = torch.cat([loss.view(1), flags])
-        self._memory.copy_(row, non_blocking=self._arrival is not None)
-        if self._arrival is not None:
-            self._arrival.record()
-
-    def read(self) -> Known:
-        """What has been written; a step later it has long arrived."""
-        if self._arrival is not None:
-            self._arrival.synchronize()
-        loss, bad_loss, bad_gradients, stop = map(float, self._values)
-        of, self._of = self._of, None
-        return Known(of, loss, bad_loss > 0, bad_gradients > 0, stop > 0)
+            place, arrival, subject = self._under_way.popleft()
+            if arrival is not None:  # a step later it has long arrived
+                arrival.synchronize()
+            loss, *flags = map(float, self._values[place])
+            bad_loss, bad_gradients, stop = (flag > 0 for flag in flags)
+            self._all_stop |= stop
+            if subject is not None:
+                self._outcomes.append(
+                    Outcome(subject, loss, bad_loss, bad_gradients)
+                )
 
 
 _flags: WeakKeyDictionary[Any, StepFlags] = WeakKeyDictionary()

@@ -141,8 +141,8 @@ def test_configs_of_another_kind(tmp_path, suffix):
         ('model=3', '3 is a number, and the config has a dict'),
         ('default_hooks=[]', 'is a list, and the config has a dict'),
         ('default_hooks.bad_numbers.polcy=skip', "did you mean 'policy'"),
-        ('work_dir=[1]', 'mmengine does not take'),
-        ('load_from=5', 'mmengine does not take'),
+        ('work_dir=[1]', 'is a list, and mmengine takes a text'),
+        ('load_from=5', 'is a number, and mmengine takes a text'),
         ('model.backbone.arch=5', '5 is a number, and the config has a text'),
     ],
 )

@@ -8,15 +8,17 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from mmengine.registry import HOOKS
 
 from mmtransxnet.engine import UserError
-from mmtransxnet.engine.hooks.non_finite import BadNumbersHook
+from mmtransxnet.engine.hooks.non_finite import NonFiniteHook
 from mmtransxnet.engine.runner.distributed import CPUDistributedDataParallel
 from mmtransxnet.engine.runner.replay import read_record, replay
 from tests.support.non_finite_runs import (
     BAD,
     ITERATIONS,
     KINDS,
+    batches,
     make_runner,
     same,
     scaled_runner,
@@ -38,7 +40,7 @@ def wrapper_of(name):
 @pytest.mark.parametrize('wrapper', WRAPPERS)
 def test_the_run_stops_before_the_step(tmp_path, kind, wrapper):
     runner, witness = make_runner(tmp_path, kind, wrapper=wrapper_of(wrapper))
-    path = tmp_path / 'bad_numbers_iter_3_rank0.pth'
+    path = tmp_path / 'non_finite_iter_3_rank0.pth'
     with pytest.raises(UserError, match='iteration 3: the loss is') as error:
         runner.train()
     assert str(path) in str(error.value)
@@ -49,7 +51,7 @@ def test_the_run_stops_before_the_step(tmp_path, kind, wrapper):
     assert record['losses'].keys() == {'loss', 'loss_a', 'loss_b'}
     assert same(record['weights'], witness.seen[BAD - 1]['model'])
     if kind == 'gradient':
-        assert record['parameters'] == ['linear.weight']
+        assert record['gradients'] == ['linear.weight']
         assert 'linear.weight' in str(error.value)
 
 
@@ -67,7 +69,7 @@ def test_a_skipped_step_leaves_no_trace(tmp_path, kind, wrapper, by_epoch):
         assert stood_still == (number == BAD), number
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert log.count('the step is skipped, number 1 of at most 10') == 1
-    assert len(list(tmp_path.glob('bad_*'))) == 1
+    assert len(list(tmp_path.glob('non_finite_*'))) == 1
 
 
 def test_the_limit_stops(tmp_path):
@@ -77,14 +79,14 @@ def test_the_limit_stops(tmp_path):
     with pytest.raises(UserError, match=r'iteration 5: .* 2 steps were skip'):
         runner.train()
     assert same(witness.state(runner), witness.seen[4])
-    names = sorted(path.name for path in tmp_path.glob('bad_*'))
-    assert names == [f'bad_numbers_iter_{n}_rank0.pth' for n in (2, 5)]
+    names = sorted(path.name for path in tmp_path.glob('non_finite_*'))
+    assert names == [f'non_finite_iter_{n}_rank0.pth' for n in (2, 5)]
 
 
 def test_large_gradients_are_not_bad(tmp_path):
     runner, _ = make_runner(tmp_path, 'large_gradient')
     runner.train()
-    assert not list(tmp_path.glob('bad_*'))
+    assert not list(tmp_path.glob('non_finite_*'))
 
 
 def test_good_runs_are_not_changed(tmp_path):
@@ -96,11 +98,11 @@ def test_good_runs_are_not_changed(tmp_path):
             runner._hooks = [
                 one
                 for one in runner.hooks
-                if not isinstance(one, BadNumbersHook)
+                if not isinstance(one, NonFiniteHook)
             ]
         runner.train()
         seen.append(witness.seen)
-        assert not list((tmp_path / name).glob('bad_*'))
+        assert not list((tmp_path / name).glob('non_finite_*'))
     assert same(*seen)
 
 
@@ -119,7 +121,7 @@ def test_accumulation_skips_the_whole_step(tmp_path, bad):
         for one, other in zip(witness.seen[1:], witness.seen[:-1], strict=True)
     ]
     assert moved == [False, True, False, False, False, True]
-    hook = next(h for h in runner.hooks if isinstance(h, BadNumbersHook))
+    hook = next(h for h in runner.hooks if isinstance(h, NonFiniteHook))
     assert hook.skipped == 1
 
 
@@ -127,7 +129,7 @@ def test_what_loss_scaling_skips_is_no_error(tmp_path):
     runner, _ = scaled_runner(tmp_path, 'gradient', 8.0)
     runner.train()
     assert runner.optim_wrapper.loss_scaler.get_scale() == 4
-    assert not list(tmp_path.glob('bad_*'))
+    assert not list(tmp_path.glob('non_finite_*'))
 
 
 @pytest.mark.parametrize(('kind', 'scale'), [('nan', 8.0), ('gradient', 1.0)])
@@ -153,7 +155,7 @@ def test_a_compiled_train_step(tmp_path):
 )
 def test_wrong_settings(wrong):
     with pytest.raises(ValueError, match='expected'):
-        BadNumbersHook(**wrong)
+        NonFiniteHook(**wrong)
 
 
 def one_of_two(rank, folder, policy, kind):
@@ -188,8 +190,8 @@ def one_of_two(rank, folder, policy, kind):
 def test_two_processes_decide_alike(tmp_path, policy, kind, savers):
     mp.spawn(one_of_two, (str(tmp_path), policy, kind), nprocs=2)
     outcomes = [torch.load(tmp_path / f'outcome{rank}.pt') for rank in (0, 1)]
-    names = sorted(path.name for path in tmp_path.glob('bad_*'))
-    assert names == [f'bad_numbers_iter_3_rank{rank}.pth' for rank in savers]
+    names = sorted(path.name for path in tmp_path.glob('non_finite_*'))
+    assert names == [f'non_finite_iter_3_rank{rank}.pth' for rank in savers]
     for rank, outcome in enumerate(outcomes):
         assert outcome['still']
         assert bool(outcome['told']) == (policy == 'error')
@@ -204,82 +206,99 @@ def test_two_processes_decide_alike(tmp_path, policy, kind, savers):
 
 
 # ------------------------------------------------------------------ replay
-@pytest.fixture
-def record(tmp_path):
-    """The file of a run whose gradients were bad."""
-    runner, _ = make_runner(tmp_path, 'gradient')
+def stopped(folder, kind='gradient', **options):
+    """The file and the config of a run that was stopped."""
+    runner, _ = make_runner(folder, kind, **options)
     with pytest.raises(UserError):
         runner.train()
-    return tmp_path / f'bad_numbers_iter_{BAD}_rank0.pth'
+    return next(folder.glob('non_finite_*')), runner.cfg
 
 
-def test_a_replay_gives_the_same(record):
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_a_replay_gives_the_same(tmp_path, by_epoch):
     """Dropout included, whatever was drawn since."""
-    content = read_record(record)
+    file, config = stopped(tmp_path, by_epoch=by_epoch)
+    content = read_record(file)
     torch.rand(3)
-    outcome = replay(content)
+    outcome = replay(content, config)
     assert outcome.losses == content['losses']
     assert outcome.gradients == ['linear.weight']
     assert outcome.culprit is None
     assert outcome.bad
-    content['batch']['inputs'][0][0] = 0
-    assert not replay(content).bad
+    config.train_dataloader.dataset = batches(None)
+    assert not replay(content, config).bad
+
+
+@pytest.mark.parametrize('bad', [3, 4])
+def test_a_replay_of_accumulated_steps(tmp_path, bad):
+    file, config = stopped(
+        tmp_path, bad=(bad,), wrapper=dict(accumulative_counts=2)
+    )
+    content = read_record(file)
+    outcome = replay(content, config)
+    assert content['iteration'] == bad
+    assert outcome.losses == content['losses']
+    assert outcome.bad
+
+
+def test_a_replay_of_scaled_losses(tmp_path):
+    runner, _ = scaled_runner(tmp_path, 'nan', 8.0)
+    with pytest.raises(UserError):
+        runner.train()
+    content = read_record(next(tmp_path.glob('non_finite_*')))
+    assert content['precision']['loss_scale'] == 8
+    assert replay(content, runner.cfg).bad
+
+
+def test_a_replay_in_place_of_another_process(tmp_path):
+    """The second of two, in one process, with its part of the batches."""
+    mp.spawn(one_of_two, (str(tmp_path), 'error', 'gradient'), nprocs=2)
+    content = read_record(tmp_path / f'non_finite_iter_{BAD}_rank1.pth')
+    assert (content['rank'], content['processes']) == (1, 2)
+    runner, _ = make_runner(tmp_path, 'gradient', rank=1, processes=2)
+    outcome = replay(content, runner.cfg)
+    assert outcome.losses == content['losses']
+    assert outcome.gradients == ['linear.weight']
+    assert not dist.is_initialized()
 
 
 def test_a_replay_names_the_first_module(tmp_path):
-    runner, _ = make_runner(tmp_path, 'nan')
-    with pytest.raises(UserError):
-        runner.train()
-    outcome = replay(read_record(next(tmp_path.glob('bad_*'))))
+    file, config = stopped(tmp_path, 'nan')
+    content = read_record(file)
+    outcome = replay(content, config)
     assert outcome.inputs == ['inputs.0']
     assert outcome.culprit.kind == 'BaseDataPreprocessor'
     assert outcome.culprit.given
-    content = read_record(next(tmp_path.glob('bad_*')))
-    content['batch']['inputs'][0].zero_()
+    config.train_dataloader.dataset = batches(None)
     content['weights']['norm.weight'][1] = math.inf
-    outcome = replay(content)
+    outcome = replay(content, config)
     assert outcome.weights == ['norm.weight']
     assert (outcome.culprit.name, outcome.culprit.given) == ('norm', False)
 
 
-def changed(path, **values):
-    content = torch.load(path, weights_only=False)
-    content.update(values)
-    torch.save(content, path)
+def test_a_loop_whose_batches_cannot_be_drawn_again(tmp_path):
+    """What is known of the weights is said all the same."""
+    file, config = stopped(tmp_path)
+    content = read_record(file)
+    content['weights']['norm.weight'][1] = math.inf
+    config.train_cfg.type = 'EpochBasedTrainLoop'
+    with pytest.raises(UserError, match=r'BasedTrainLoop .* norm\.weight'):
+        replay(content, config)
 
 
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        (dict(format='other'), 'is not a file of bad numbers'),
-        (dict(weights=None), 'holds no weights'),
-        (dict(weights={}), 'cannot be set up'),
-        (dict(config=None), 'holds no config'),
-        (dict(config=dict(model=dict(type='Gone'))), "has 'Gone'"),
-        (dict(states={}), 'cannot be set up'),
-        (
-            dict(batch={'__structure__': 'Popen', 'arguments': {}}),
-            "'Popen' is not a class that a batch may hold",
-        ),
-        (
-            dict(batch={'__structure__': 'PixelData', 'arguments': {'a': 1}}),
-            'cannot be set up',
-        ),
+        (dict(format='mmtransxnet bad numbers 1'), 'is no file of a non-fin'),
+        (dict(weights={}), 'the weights do not fit the model'),
     ],
 )
-def test_damaged_files(record, values, message):
-    changed(record, **values)
+def test_unsuitable_files(tmp_path, values, message):
+    file, config = stopped(tmp_path)
+    torch.save({**torch.load(file, weights_only=True), **values}, file)
     with pytest.raises(UserError, match=message):
-        replay(read_record(record))
+        replay(read_record(file), config)
 
 
-@pytest.mark.parametrize(
-    'kind', ['os.system', 'mmengine.load', '__import__("os").system("x")']
-)
-def test_nothing_that_a_file_names_is_run(record, tmp_path, kind):
-    trace = tmp_path / 'trace'
-    call = dict(type=kind, command=f'touch {trace}', file=str(trace))
-    changed(record, config=dict(model=dict(type='Fragile', part=[call])))
-    with pytest.raises(UserError, match='do not register'):
-        replay(read_record(record))
-    assert not trace.exists()
+def test_the_former_name_of_the_hook():
+    assert HOOKS.get('BadNumbersHook') is NonFiniteHook

@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
 from mmtransxnet.engine import UserError
-from mmtransxnet.engine.hooks.non_finite import BadNumbersHook
+from mmtransxnet.engine.hooks.non_finite import NonFiniteHook
 from mmtransxnet.engine.hooks.preemption import STATUS, PreemptionHook
 from mmtransxnet.engine.runner import on_device, step_flags
 from mmtransxnet.engine.runner.on_device import Snapshot
@@ -47,13 +47,13 @@ def test_the_run_stops_one_iteration_later(tmp_path, kind):
         runner.train()
     assert runner.iter == BAD
     assert same(witness.state(runner), witness.seen[BAD - 1])
-    path = tmp_path / 'bad_numbers_iter_3_rank0.pth'
+    path = tmp_path / 'non_finite_iter_3_rank0.pth'
     assert str(path) in str(error.value)
     record = read_record(path)
     assert record['iteration'] == BAD
     assert same(record['weights'], witness.seen[BAD - 1]['model'])
     assert record['losses'].keys() == {'loss', 'loss_a', 'loss_b'}
-    outcome = replay(record)
+    outcome = replay(record, runner.cfg)
     assert outcome.bad
     if kind == 'gradient':
         assert outcome.losses == record['losses']
@@ -140,7 +140,7 @@ def test_no_checkpoint_of_a_bad_iteration(tmp_path):
     """The host waits for it where a checkpoint is due."""
     hooks = dict(
         checkpoint=dict(type='SafeCheckpointHook', by_epoch=False, interval=1),
-        bad_numbers=dict(type='BadNumbersHook'),
+        bad_numbers=dict(type='NonFiniteHook'),
     )
     runner, _ = make_runner(tmp_path, hooks=hooks)
     with pytest.raises(UserError, match=r'iteration 3: .* gradients of zero'):
@@ -167,8 +167,8 @@ def test_several_backward_passes_of_an_iteration(tmp_path, monkeypatch, lag):
     monkeypatch.setattr(type(runner.model), 'train_step', train_step)
     with pytest.raises(UserError, match='iteration 3'):
         runner.train()
-    assert [p.name for p in tmp_path.glob('bad_*')] == [
-        'bad_numbers_iter_3_rank0.pth'
+    assert [p.name for p in tmp_path.glob('non_finite_*')] == [
+        'non_finite_iter_3_rank0.pth'
     ]
 
 
@@ -213,8 +213,8 @@ def test_the_limit_stops(tmp_path):
     )
     with pytest.raises(UserError, match=r'iteration 5: .* 2 steps were skip'):
         runner.train()
-    names = sorted(path.name for path in tmp_path.glob('bad_*'))
-    assert names == [f'bad_numbers_iter_{n}_rank0.pth' for n in (2, 5)]
+    names = sorted(path.name for path in tmp_path.glob('non_finite_*'))
+    assert names == [f'non_finite_iter_{n}_rank0.pth' for n in (2, 5)]
 
 
 @pytest.mark.usefixtures('late')
@@ -242,7 +242,7 @@ def test_good_runs_are_not_changed(tmp_path):
     for name in ('with', 'without'):
         runner, witness = make_runner(tmp_path / name, None)
         if name == 'without':
-            without(runner, BadNumbersHook)
+            without(runner, NonFiniteHook)
         runner.train()
         seen.append(witness.seen)
     assert same(*seen)
@@ -282,7 +282,7 @@ READS = ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', '__int__')
 
 HOOKS_OF_A_RUN = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=100),
-    bad_numbers=dict(type='BadNumbersHook'),
+    bad_numbers=dict(type='NonFiniteHook'),
     preemption=dict(type='PreemptionHook'),
 )
 
@@ -341,7 +341,7 @@ def test_hooks_read_no_values_in_a_step_that_is_well(
     """mmengine's own logging reads the losses, with and without them."""
     monkeypatch.setattr(step_flags, 'LAG', {'cpu': lag})
     with_hooks = reads_of_run(tmp_path / 'with')
-    alone = reads_of_run(tmp_path / 'alone', BadNumbersHook, PreemptionHook)
+    alone = reads_of_run(tmp_path / 'alone', NonFiniteHook, PreemptionHook)
     assert with_hooks == alone
 
 
@@ -413,7 +413,7 @@ def test_one_exchange_in_each_step(tmp_path, lag):
 
 
 def test_preemption_exchanges_where_nobody_else_does(tmp_path, monkeypatch):
-    """Without BadNumbersHook, there is still one exchange a step."""
+    """Without NonFiniteHook, there is still one exchange a step."""
     monkeypatch.setattr(step_flags, '_are_several', lambda: True)
     exchanged = []
     monkeypatch.setattr(
@@ -427,7 +427,7 @@ def test_preemption_exchanges_where_nobody_else_does(tmp_path, monkeypatch):
             preemption=dict(type='PreemptionHook'),
         ),
     )
-    without(runner, BadNumbersHook)
+    without(runner, NonFiniteHook)
     runner.train()
     assert exchanged == [[0.0, 0.0, 0.0]] * ITERATIONS
 
