@@ -44,9 +44,10 @@ _OTHER_REGISTRIES = (
     'weight initializer',
 )
 _REGISTRIES = [
-    one
-    for one in vars(registry).values()
-    if isinstance(one, registry.Registry) and one.name not in _OTHER_REGISTRIES
+    item
+    for item in vars(registry).values()
+    if isinstance(item, registry.Registry)
+    and item.name not in _OTHER_REGISTRIES
 ]
 
 # What our configs take their data root from.
@@ -126,7 +127,8 @@ def _check_key(
     What the config has at its end must be of the option's kind.
     """
     parts = dotted.split('.')
-    parent, found = None, config
+    parent: Any = None
+    found: Any = config
     for position, part in enumerate(parts):
         parent = found
         if isinstance(parent, list) and part.isdecimal():
@@ -171,7 +173,7 @@ def _accepted(
     if path[-1].endswith('_dataloader'):
         return _arguments(DataLoader) | {'num_batch_per_epoch'}
     if path[-1] == 'randomness':
-        return _parameters(Runner.set_randomness)
+        return _arguments(Runner.set_randomness)
     if path == ['train_cfg']:
         loops = (EpochBasedTrainLoop, IterBasedTrainLoop)
         return {'by_epoch'}.union(*map(_arguments, loops))
@@ -180,7 +182,7 @@ def _accepted(
     found = _classes(parent['type'], scope)
     if not found:
         return None  # the Runner says that the type is unknown
-    return {'type', 'init_cfg'}.union(*map(_arguments, found))
+    return {'init_cfg'}.union(*map(_arguments, found))
 
 
 def _classes(name: Any, scope: str | None) -> list[Any]:
@@ -188,31 +190,20 @@ def _classes(name: Any, scope: str | None) -> list[Any]:
     if not isinstance(name, str):
         return [name]
     found = []
-    for one in _REGISTRIES:
-        with one.switch_scope_and_registry(scope) as scoped:
+    for root in _REGISTRIES:
+        with root.switch_scope_and_registry(scope) as scoped:
             found.append(scoped.get(name))
     return [cls for cls in found if cls is not None]
 
 
 def _arguments(cls: Any) -> set[str]:
-    """Names that a constructor takes, following ``**kwargs`` upwards."""
-    if not inspect.isclass(cls):
-        return _parameters(cls)
-    names: set[str] = set()
-    for base in cls.__mro__:
-        if '__init__' not in vars(base):
-            continue
-        constructor = vars(base)['__init__']
-        names |= _parameters(constructor)
-        kinds = inspect.signature(constructor).parameters.values()
-        if not any(p.kind is p.VAR_KEYWORD for p in kinds):
-            break
-    return names
+    """Names that a function takes, or a constructor or those of its bases.
 
-
-def _parameters(function: Any) -> set[str]:
-    return {
-        p.name
-        for p in inspect.signature(function).parameters.values()
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    } - {'self'}
+    What a base takes and its heir does not, the heir refuses itself.
+    """
+    bases: Any = inspect.getmro(cls) if inspect.isclass(cls) else ()
+    constructors = [base.__init__ for base in bases] or [cls]
+    names = [
+        inspect.signature(function).parameters for function in constructors
+    ]
+    return set().union(*names) - {'self', 'args', 'kwargs'}

@@ -16,7 +16,7 @@ LAST = 'last_checkpoint'
 """File in the work directory that names the newest checkpoint."""
 
 INTERRUPTED = 'interrupted_iter_{}.pth'
-"""Checkpoint between two regular ones, made when the run was told to stop."""
+"""Checkpoint between two regular ones, made when the run is interrupted."""
 
 
 @HOOKS.register_module()

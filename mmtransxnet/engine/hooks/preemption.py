@@ -16,7 +16,7 @@ from mmtransxnet.engine.runner.step_flags import flags_of
 from mmtransxnet.utils.errors import UserError
 
 STATUS = 75
-"""Exit status of a run that was told to stop: EX_TEMPFAIL of sysexits.h."""
+"""Exit status of a run that was asked to stop: EX_TEMPFAIL of sysexits.h."""
 
 # Windows has no SIGUSR1.
 SIGNALS = tuple(
@@ -31,7 +31,7 @@ class PreemptionHook(Hook):
     """At SIGTERM or SIGUSR1, save after the current iteration and exit.
 
     The exit status is :data:`STATUS`; ``--resume`` goes on exactly there. One
-    process is enough to be told: all stop after the same iteration. With
+    process that gets it is enough: all stop after the same iteration. With
     gradient accumulation they stop when the gradients have been used.
     """
 
@@ -43,7 +43,9 @@ class PreemptionHook(Hook):
         self._flags: Any = flags_of(runner)
         self._saving = _checkpoint_hook(runner)
         self._listener = os.getpid()
-        self._before = {one: signal.signal(one, self._hear) for one in SIGNALS}
+        self._before = {
+            number: signal.signal(number, self._hear) for number in SIGNALS
+        }
 
     def after_train_iter(
         self,
@@ -52,7 +54,7 @@ class PreemptionHook(Hook):
         data_batch: Any = None,
         outputs: Mapping | None = None,
     ) -> None:
-        """Save and exit, if this or another process was told to."""
+        """Save and exit, if this or another process was asked to."""
         if not self._flags.is_stopping(runner.iter):
             return
         if not _is_step_complete(runner):
@@ -70,8 +72,8 @@ class PreemptionHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Stop listening."""
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _hear(self, number: int, frame: Any) -> None:
         # Processes that load data have inherited this.

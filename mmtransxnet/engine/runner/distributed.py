@@ -87,7 +87,7 @@ def prepare_launch(config: Config) -> None:
     """Join the other processes of a run, on GPUs as mmengine does.
 
     Without a GPU, where mmengine would set one, they meet on gloo, and the
-    Runner is told so. This comes before whatever only one of them is to do.
+    Runner is configured so. This comes before whatever only one of them is to do.
 
     Args:
         config: The run; changed in place.
@@ -168,7 +168,7 @@ def _choose_interface() -> None:
     master = os.environ.get('MASTER_ADDR')
     if not master or 'GLOO_SOCKET_IFNAME' in os.environ:
         return
-    # What is wrong with the address, the meeting will tell.
+    # What is wrong with the address, the meeting will say.
     with suppress(OSError, ValueError):
         address = os.environ.get('LOCAL_ADDR') or own_address(master)
         name = interface_of(address)
@@ -185,7 +185,7 @@ def decided_by_first(decide: Callable[[], T]) -> T:
 
     Raises:
         UserError: As ``decide``, if this is the only process.
-        SystemExit: ``decide`` failed, in whichever process; told in a line.
+        SystemExit: ``decide`` failed, in whichever process; a line says why.
     """
     result = _together(decide, get_rank() == 0)
     if _is_alone():
@@ -203,7 +203,7 @@ def in_turn(work: Callable[[], None]) -> None:
 
     Raises:
         UserError: As ``work``, if this is the only process.
-        SystemExit: ``work`` failed, in whichever process; told in a line.
+        SystemExit: ``work`` failed, in whichever process; a line says why.
     """
     _together(work, get_rank() == 0)
     _together(work, get_rank() != 0 and _is_first_of_machine())
@@ -250,9 +250,9 @@ def _end_together(store: dist.Store, error: BaseException | None) -> None:
     complaint = store.get('complaint').decode()
     if _is_first_of_machine():
         tell(complaint)
-    # A launcher stops all when the first has ended: not before it is told.
+    # A launcher stops all when the first has ended: not before the line is out.
     with suppress(dist.DistError):  # the first, with the store, may be gone
-        _wait_for_all(store, 'told')
+        _wait_for_all(store, 'reported')
     if error is not None and not isinstance(error, UserError):
         raise error
     sys.exit(STATUS)

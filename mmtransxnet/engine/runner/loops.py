@@ -24,9 +24,6 @@ from torch.utils.data import DataLoader, Dataset
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.random_streams import SAMPLE, STEP, seed_everything
 
-_VALIDATED = 'last_validation'
-"""Entry of the message hub: the iteration of the last validation."""
-
 _EPOCH_LENGTH = 'epoch_length'
 """Entry of the message hub: the number of batches of an epoch."""
 
@@ -117,6 +114,8 @@ class Resumable:
 
     runner: Any
     dataloader: Any
+    val_begin: int
+    val_interval: int
     _epoch: int
     _iter: int
 
@@ -154,21 +153,30 @@ class Resumable:
             STEP, *self.dataloader.batch_sampler.entropy, self._iter
         )
 
-    def _validate_if_due(self) -> None:
-        """Run the validation that a killed run did not come to."""
-        if self._iter and self._is_validation_due():
-            hub = self.runner.message_hub
-            if hub.runtime_info.get(_VALIDATED) != self._iter:
-                self.runner.logger.info('The interrupted validation first')
-                self._validate()
+    def run_iter(self, *args: Any) -> None:
+        """Train a step, from a random state of its own."""
+        self._seed_step()
+        super().run_iter(*args)  # type: ignore[misc]
 
-    def _validate(self) -> None:
-        # Before: what is saved after the validation knows of it.
-        self.runner.message_hub.update_info(_VALIDATED, self._iter)
-        self.runner.val_loop.run()
+    def _validate_if_interrupted(self) -> None:
+        """Run the validation that a killed run did not come to.
+
+        Checkpoints of an iteration are older than its validation.
+        """
+        if self._iter and self._is_validation_due():
+            self.runner.logger.info('The interrupted validation first')
+            self.runner.val_loop.run()
 
     def _is_validation_due(self) -> bool:
         raise NotImplementedError
+
+    def _is_due_after(self, count: int, last: int) -> bool:
+        """Whether to validate after so many epochs or iterations."""
+        return (
+            self.runner.val_loop is not None
+            and count >= self.val_begin
+            and (count % self.val_interval == 0 or count == last)
+        )
 
     def _start_at(self, batch: int, skip: int) -> None:
         """Let the loader begin its next iteration with a batch."""
@@ -188,12 +196,12 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
         self.runner.call_hook('before_train')
         self._decide_current_val_interval()
         self._find_position()
-        self._validate_if_due()
+        self._validate_if_interrupted()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
             self._decide_current_val_interval()
             if self._is_validation_due():
-                self._validate()
+                self.runner.val_loop.run()
         self.runner.call_hook('after_train')
         return self.runner.model
 
@@ -232,21 +240,9 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
         self._start_at(self._iter, done)
         return self.dataloader
 
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Train a step."""
-        self._seed_step()
-        super().run_iter(idx, data_batch)
-
     def _is_validation_due(self) -> bool:
-        return (
-            self.runner.val_loop is not None
-            and self._iter == self._epoch * len(self.dataloader)
-            and self._epoch >= self.val_begin
-            and (
-                self._epoch % self.val_interval == 0
-                or self._epoch == self._max_epochs
-            )
-        )
+        whole = self._iter == self._epoch * len(self.dataloader)
+        return whole and self._is_due_after(self._epoch, self._max_epochs)
 
 
 @LOOPS.register_module()
@@ -273,14 +269,14 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
         # To hooks the whole training is one epoch.
         self.runner.call_hook('before_train_epoch')
         self._decide_current_val_interval()
-        self._validate_if_due()
+        self._validate_if_interrupted()
         self.dataloader_iterator = self._batches()
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._decide_current_val_interval()
             if self._is_validation_due():
-                self._validate()
+                self.runner.val_loop.run()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
@@ -298,17 +294,5 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
             yield from self.dataloader
             epoch, skip = epoch + 1, 0
 
-    def run_iter(self, data_batch: Any) -> None:
-        """Train a step."""
-        self._seed_step()
-        super().run_iter(data_batch)
-
     def _is_validation_due(self) -> bool:
-        return (
-            self.runner.val_loop is not None
-            and self._iter >= self.val_begin
-            and (
-                self._iter % self.val_interval == 0
-                or self._iter == self._max_iters
-            )
-        )
+        return self._is_due_after(self._iter, self._max_iters)

@@ -1,6 +1,6 @@
 """The address and the interface by which other machines reach this one.
 
-The name of a machine does not tell: Debian maps it to loopback, and the names
+The name of a machine is not enough: Debian maps it to loopback, and the names
 of containers and of many clouds' machines are known to nobody else.
 """
 
@@ -75,7 +75,7 @@ def interface_of(address: str) -> str | None:
 def _interfaces() -> Iterator[
     tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address]
 ]:
-    """Interfaces with their addresses, as Linux tells them."""
+    """Interfaces with their addresses, as Linux lists them."""
     listed = Path('/proc/net/if_inet6')
     if listed.is_file():
         for line in listed.read_text().split('\n'):
@@ -91,12 +91,12 @@ def _interfaces() -> Iterator[
     place, _ = space.buffer_info()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            told = fcntl.ioctl(
+            answer = fcntl.ioctl(
                 probe, 0x8912, struct.pack('iP', len(space), place)
             )
         except OSError:  # a Unix that is not Linux
             return
-    length, _ = struct.unpack('iP', told)
+    length, _ = struct.unpack('iP', answer)
     content = space.tobytes()
     for start in range(0, length, 40):
         name = content[start : start + 16].partition(b'\0')[0].decode()

@@ -1,5 +1,6 @@
 """Which checkpoint an interrupted run goes on from."""
 
+import ast
 import logging
 import os
 import zipfile
@@ -241,12 +242,12 @@ def _differences(
     if meta.get('seed') not in (None, seed):
         yield f'from a run with seed {meta["seed"]}, this one has {seed}'
     try:
-        other = Config.fromstring(meta['cfg'], '.py')
+        there = _settings_in(meta['cfg'])
     # Text that is no config, or none.
     except Exception as error:
         yield f'its config cannot be read ({error})'
         return
-    here, there = _flat(config.to_dict()), _flat(other.to_dict())
+    here = _settings_in(config.pretty_text)
     keys = [
         key
         for key in sorted({*here, *there})
@@ -256,25 +257,36 @@ def _differences(
     ]
     if keys:
         more = f' and {len(keys) - 5} more' if len(keys) > 5 else ''
-        told = ', '.join(
-            f'{key}={there.get(key)!r} there, {here.get(key)!r} here'
+        listed = ', '.join(
+            f'{key}={there.get(key)} there, {here.get(key)} here'
             for key in keys[:5]
         )
-        yield f'from another config: {told}{more}'
+        yield f'from another config: {listed}{more}'
 
 
-def _flat(value: Any, prefix: str = '') -> dict[str, Any]:
-    """Dicts and lists in dicts as one, by dotted names."""
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, list | tuple):
-        items = list(enumerate(value))
+def _settings_in(text: str) -> dict[str, str]:
+    """Settings of a config by dotted name; nothing in its text is run."""
+    settings: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign):
+            settings.update(_flat(node.value, ast.unparse(node.targets[0])))
+    return settings
+
+
+def _flat(node: Any, name: str) -> dict[str, str]:
+    """Texts of the values in dicts and lists by dotted name."""
+    items: Any
+    if isinstance(node, ast.Call):  # dict(a=1)
+        items = [(part.arg, part.value) for part in node.keywords]
+    elif isinstance(node, ast.Dict):  # {'a.b': 1}
+        keys: Any = node.keys
+        items = zip(map(ast.literal_eval, keys), node.values, strict=True)
+    elif isinstance(node, ast.List | ast.Tuple):
+        items = enumerate(node.elts)
     else:
-        return {prefix: value}
+        return {name: ast.unparse(node)}
     return {
-        name: leaf
-        for key, inner in items
-        for name, leaf in _flat(
-            inner, f'{prefix}.{key}' if prefix else str(key)
-        ).items()
+        key: text
+        for part, value in items
+        for key, text in _flat(value, f'{name}.{part}').items()
     }

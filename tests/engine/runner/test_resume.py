@@ -293,3 +293,10 @@ def test_another_number_of_processes_is_named(work_dir, monkeypatch):
 def test_a_config_that_cannot_be_read(work_dir, monkeypatch):
     told = warnings_of(monkeypatch, run_config(work_dir), cfg='a = (')
     assert 'its config cannot be read' in told
+
+
+def test_the_config_in_a_checkpoint_is_not_run(work_dir, monkeypatch):
+    text = f'a = open({str(work_dir / "trace")!r}, mode="w")'
+    told = warnings_of(monkeypatch, run_config(work_dir), cfg=text)
+    assert 'another config' in told
+    assert not (work_dir / 'trace').exists()
