@@ -60,6 +60,7 @@ OPTIONS = [
     ('train.py', 'optim_wrapper.optimizer.type=Adamm', 'optim_wrapper'),
     ('train.py', 'train_dataloader.prefetch_factor=2', 'train_dataloader'),
     ('train.py', 'default_hooks.bad_numbers.policy=x', "policy='x'"),
+    ('train.py', 'optim_wrapper.optimizer.lr=-1', 'Invalid learning rate'),
     ('test.py', 'model.head.num_classes=-5', 'num_classes'),
     ('infer.py', 'key', 'expected key=value'),
     (FLOPS, 'model.backbone.arch=xyz', "arch 'xyz' is unknown"),

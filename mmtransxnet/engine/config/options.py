@@ -138,15 +138,3 @@ def check_counts(config: Config) -> None:
                     f'{part}.{name} = {shorten(repr(value), 60)}: expected '
                     f'a whole number from {least}'
                 )
-    _check_rate(config)
-
-
-def _check_rate(config: Config) -> None:
-    wrapper = config.get('optim_wrapper')
-    optimizer = wrapper.get('optimizer') if wrapper else None
-    rate = optimizer.get('lr', 0.0) if isinstance(optimizer, Mapping) else 0.0
-    if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-        raise UserError(
-            f'optim_wrapper.optimizer.lr = {shorten(repr(rate), 60)}: '
-            'expected a number from 0'
-        )

@@ -17,13 +17,13 @@ import torch.distributed as dist
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor, nn
 
+from mmtransxnet.engine.hooks.inference_form import inner_model
 from mmtransxnet.engine.runner.on_device import (
     Snapshot,
     are_not_finite,
@@ -111,7 +111,7 @@ class NonFiniteHook(Hook):
             )
         model = runner.model
         self._flags = flags_of(runner)
-        self._inner = model.module if is_model_wrapper(model) else model
+        self._inner = inner_model(runner)
         self._handle = self._inner.register_forward_hook(self._keep_losses)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._buffers = Snapshot(list(model.buffers()))

@@ -87,7 +87,7 @@ def prepare_launch(config: Config) -> None:
     """Join the other processes of a run, on GPUs as mmengine does.
 
     Without a GPU, where mmengine would set one, they meet on gloo, and the
-    Runner is configured so. This comes before whatever only one of them is to do.
+    Runner is configured so. This comes before what only one of them does.
 
     Args:
         config: The run; changed in place.
@@ -250,7 +250,7 @@ def _end_together(store: dist.Store, error: BaseException | None) -> None:
     complaint = store.get('complaint').decode()
     if _is_first_of_machine():
         tell(complaint)
-    # A launcher stops all when the first has ended: not before the line is out.
+    # A launcher stops all when the first has ended: the line comes first.
     with suppress(dist.DistError):  # the first, with the store, may be gone
         _wait_for_all(store, 'reported')
     if error is not None and not isinstance(error, UserError):

@@ -22,30 +22,16 @@ from mmtransxnet.weights.reader import keep, read_checkpoint
 # best ones have no state of the optimizer.
 _PATTERNS = ('epoch_*.pth', 'iter_*.pth', INTERRUPTED.format('*'))
 
-# They may differ without making it another run.
-_FREE_KEYS = (
-    'work_dir',
-    'load_from',
-    'load_allow',
-    'resume',
-    'launcher',
-    'log_level',
-    'log_processor',
-    'visualizer',
-    'vis_backends',
-    'default_hooks',
-    'env_cfg',
-    'model_wrapper_cfg',
-    'sync_bn',
-    'tta_model',
-    'tta_pipeline',
-    'test_',
-    'val_',
-    'data_remedy',
-    'randomness',
-    'auto_scale_lr',
-    'bad_data',
-    'model.backbone.init_cfg',
+# Settings that make a run another one.
+_COMPARED = (
+    'model.',
+    'data_preprocessor',
+    'train_',
+    'optim_wrapper',
+    'param_scheduler',
+    'custom_hooks',
+    'compile',
+    'strategy',
 )
 
 
@@ -252,7 +238,8 @@ def _differences(
         key
         for key in sorted({*here, *there})
         if here.get(key) != there.get(key)
-        and not key.startswith(_FREE_KEYS)
+        and key.startswith(_COMPARED)
+        and not key.startswith('model.backbone.init_cfg')
         and not key.endswith('data_root')
     ]
     if keys:
