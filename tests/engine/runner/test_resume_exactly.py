@@ -260,6 +260,40 @@ def test_number_of_workers_does_not_matter(undisturbed, tmp_path, loop):
     assert run(tmp_path, loop, 2) == undisturbed[loop][1]
 
 
+class Keep(Hook):
+    """Keeps the batches, and what the steps would draw."""
+
+    def before_train(self, runner):
+        self.batches, self.drawn = {}, {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.batches[runner.iter] = data_batch
+        state = torch.get_rng_state()
+        self.drawn[runner.iter] = torch.rand(1)
+        torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize('loop', ['epoch', 'iter', 'endless'])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_batch_is_loaded_again(tmp_path, loop, workers):
+    """Of a run that was resumed, by other workers, as a replay does."""
+    with pytest.raises(SystemExit):
+        run(tmp_path, loop, stop=('TERM', 7))
+    again = config(tmp_path, loop, resume=True)
+    checkpoint_to_load(again)
+    runner, keep = Runner.from_cfg(again), Keep()
+    runner.register_hook(keep)
+    run_and_end(runner)
+    for number in (7, 13):
+        other = Runner.from_cfg(config(tmp_path / f'{number}', loop, workers))
+        batch = other.train_loop.batch_of(number)
+        assert_identical(batch, keep.batches[number])
+        assert_identical(torch.rand(1), keep.drawn[number])
+        iterator = other.train_loop.dataloader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
 def test_a_loader_instead_of_its_config(undisturbed, tmp_path):
     one = config(tmp_path, 'endless', 1)
     one.train_cfg.update(max_iters=3)
