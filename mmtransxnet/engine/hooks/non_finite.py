@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
@@ -203,9 +202,8 @@ class NonFiniteHook(Hook):
         if stop or not self.skipped:
             if own:
                 message += self._save(runner, outcome, names)
-            if dist.is_initialized():
-                # Who is first to exit must not end those that still write.
-                dist.barrier()
+            # Who is first to exit must not end those that still write.
+            barrier()
         if stop:
             raise UserError(f'{message}. {self._remedy()}')
         self.skipped += 1

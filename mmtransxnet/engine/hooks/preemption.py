@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import torch.distributed as dist
+from mmengine.dist import barrier
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -60,10 +60,9 @@ class PreemptionHook(Hook):
         if not _is_step_complete(runner):
             return
         self._saving.save_interrupted(runner)
-        if dist.is_initialized():
-            # A launcher stops all when the first has ended: not before the
-            # file is safe.
-            dist.barrier()
+        # A launcher stops all when the first has ended: not before the file
+        # is safe.
+        barrier()
         runner.logger.warning(
             f'Interrupted: saved after iteration {runner.iter + 1}; go on '
             f'with --resume. Exit status {STATUS}'

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_rank, init_dist
+from mmengine.dist import get_rank, get_world_size, init_dist
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import FUNCTIONS, MODEL_WRAPPERS
 from mmengine.utils.dl_utils import set_multi_processing
@@ -103,8 +103,8 @@ def prepare_launch(config: Config) -> None:
     if not dist.is_initialized():
         _choose_interface()
         if on_cpus:
-            with _naming_the_place():
-                dist.init_process_group('gloo', **_meet())
+            with _explaining_rendezvous():
+                dist.init_process_group('gloo', **_rendezvous())
         else:
             _launch_on_gpus(config)
     if on_cpus:
@@ -121,12 +121,12 @@ def _launch_on_gpus(config: Config) -> None:
     set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
     settings = dict(environment.get('dist_cfg', {}))
     if get_device() == 'cuda' and 'init_backend' not in settings:
-        with _naming_the_place():
-            settings.update(_meet())
+        with _explaining_rendezvous():
+            settings.update(_rendezvous())
     init_dist(config.launcher, **settings)
 
 
-def _meet() -> dict[str, Any]:
+def _rendezvous() -> dict[str, Any]:
     """Connect to the first process; return what a group is made from.
 
     Nothing where mmengine finds out by itself which the first is.
@@ -145,7 +145,7 @@ def _patience() -> float:
 
 
 @contextmanager
-def _naming_the_place() -> Iterator[None]:
+def _explaining_rendezvous() -> Iterator[None]:
     """Say in a line where processes were to meet and did not."""
     try:
         yield
@@ -188,7 +188,7 @@ def decided_by_first(decide: Callable[[], T]) -> T:
         SystemExit: ``decide`` failed, in whichever process; a line says why.
     """
     result = _together(decide, get_rank() == 0)
-    if _is_alone():
+    if get_world_size() == 1:
         return result
     box = [result]
     dist.broadcast_object_list(box, src=0)
@@ -211,7 +211,7 @@ def in_turn(work: Callable[[], None]) -> None:
 
 def _together(work: Callable[[], T], mine: bool) -> Any:
     """Have some processes do something while all wait; end all if it fails."""
-    if _is_alone():
+    if get_world_size() == 1:
         return work() if mine else None
     result, error = None, None
     if mine:
@@ -234,7 +234,7 @@ def _together(work: Callable[[], T], mine: bool) -> Any:
 
 def _wait_for_all(store: dist.Store, name: str) -> None:
     """A barrier without a collective, which would have its own time limit."""
-    if store.add(name, 1) == dist.get_world_size():
+    if store.add(name, 1) == get_world_size():
         store.set(f'all {name}', '')
     store.wait([f'all {name}'], _PATIENCE)
 
@@ -256,10 +256,6 @@ def _end_together(store: dist.Store, error: BaseException | None) -> None:
     if error is not None and not isinstance(error, UserError):
         raise error
     sys.exit(STATUS)
-
-
-def _is_alone() -> bool:
-    return not dist.is_initialized() or dist.get_world_size() == 1
 
 
 def _is_first_of_machine() -> bool:

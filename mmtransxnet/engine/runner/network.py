@@ -66,10 +66,8 @@ def interface_of(address: str) -> str | None:
         address: IPv4 or IPv6 address of this machine.
     """
     wanted = ipaddress.ip_address(address)
-    for name, found in _interfaces():
-        if found == wanted:
-            return name
-    return None
+    names = (name for name, found in _interfaces() if found == wanted)
+    return next(names, None)
 
 
 def _interfaces() -> Iterator[

@@ -100,8 +100,7 @@ def replay(record: Mapping[str, Any], config: Config) -> Replay:
             model, or the batch cannot be computed again.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        config.work_dir = folder
-        runner = _build(record, config)
+        runner = _build(record, config, folder)
         model: Any = runner.model
         before = [n for n, v in model.state_dict().items() if not _finite(v)]
         batch = _load_batch(record, runner, before)
@@ -122,9 +121,16 @@ def replay(record: Mapping[str, Any], config: Config) -> Replay:
     )
 
 
-def _build(record: Mapping[str, Any], config: Config) -> Runner:
-    """A Runner with the weights of the file that writes no logs."""
-    config.update(launcher='none', log_level='WARNING', visualizer=None)
+def _build(record: Mapping[str, Any], config: Config, folder: str) -> Runner:
+    """A Runner with the weights of the file; it logs to a folder."""
+    config.update(
+        launcher='none',
+        work_dir=folder,
+        log_level='WARNING',
+        # mmengine keeps what has this name for the next Runner.
+        experiment_name=Path(folder).name,
+        visualizer=dict(type='Visualizer', vis_backends=[]),
+    )
     config.setdefault('randomness', {}).update(seed=record['seed'])
     if 'backbone' in config.model:  # the file may be gone, and is not needed
         config.model.backbone.init_cfg = None

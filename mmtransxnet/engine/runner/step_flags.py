@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
+from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -93,7 +94,7 @@ class StepFlags:
         flags = torch.stack(
             [(~loss.isfinite()).float(), bad_gradients.float(), stop]
         )
-        if _are_several():
+        if get_world_size() > 1:
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         self._iteration = iteration
         self._send(torch.cat([loss.view(1), flags]), subject)
@@ -116,7 +117,7 @@ class StepFlags:
             iteration: Number of the iteration, for which there is an
                 exchange if there was none.
         """
-        if not _are_several():
+        if get_world_size() == 1:
             return self.stop
         if self._iteration != iteration:
             nothing = torch.zeros((), device=self.device)
@@ -156,8 +157,3 @@ def flags_of(runner: Runner) -> StepFlags:
         parameter = next(runner.model.parameters())
         _flags[runner] = StepFlags(parameter.device)
     return _flags[runner]
-
-
-def _are_several() -> bool:
-    """Whether there are other processes."""
-    return dist.is_initialized() and dist.get_world_size() > 1

@@ -414,7 +414,7 @@ def test_one_exchange_in_each_step(tmp_path, lag):
 
 def test_preemption_exchanges_where_nobody_else_does(tmp_path, monkeypatch):
     """Without NonFiniteHook, there is still one exchange a step."""
-    monkeypatch.setattr(step_flags, '_are_several', lambda: True)
+    monkeypatch.setattr(step_flags, 'get_world_size', lambda: 2)
     exchanged = []
     monkeypatch.setattr(
         dist, 'all_reduce', lambda flags, op: exchanged.append(flags.tolist())
