@@ -130,8 +130,8 @@ def _build(record: Mapping[str, Any], config: Config, folder: str) -> Runner:
         # mmengine keeps what has this name for the next Runner.
         experiment_name=Path(folder).name,
         visualizer=dict(type='Visualizer', vis_backends=[]),
+        randomness=dict(config.get('randomness', {}), seed=record['seed']),
     )
-    config.setdefault('randomness', {}).update(seed=record['seed'])
     if 'backbone' in config.model:  # the file may be gone, and is not needed
         config.model.backbone.init_cfg = None
     runner = build_runner(config, ['train'])
