@@ -45,7 +45,7 @@ def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
     )
 
 
-def table_for(table: Tensor, x: Tensor, sr_ratio: int) -> Tensor:
+def position_bias(table: Tensor, x: Tensor, sr_ratio: int) -> Tensor:
     """The position table of a stage for a feature map, shared by its blocks.
 
     Tables that would be larger than the device's settings allow get the
@@ -70,7 +70,7 @@ def table_for(table: Tensor, x: Tensor, sr_ratio: int) -> Tensor:
 def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
     """Resize a table as far as the settings of its device allow.
 
-    See :func:`table_for`.
+    See :func:`position_bias`.
     """
     limit = settings_of(table).whole_table
     size = table.size(1) * num_q * num_k * table.element_size()

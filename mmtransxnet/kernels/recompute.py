@@ -109,7 +109,7 @@ def ffn_keeping_less(ffn: Any, x: Tensor) -> Any:
         ffn: A :class:`~mmtransxnet.models.ms_ffn.MSFFN`.
         x: Feature map ``(B, C, H, W)``.
     """
-    hidden = x.size(0) * ffn.hidden_channels * x.size(2) * x.size(3)
+    hidden = x.size(0) * sum(ffn.dwconv.splits) * x.size(2) * x.size(3)
     if not is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2):
         return NotImplemented
     expand, act, norm = ffn.fc1

@@ -65,7 +65,8 @@ def resolve_arch(
 
     Raises:
         ValueError: Unknown name, missing, unknown or mis-sized keys, or
-            channels that heads or halves do not divide. The message lists
+            channels that do not divide into halves and heads, kernels or
+            reductions of a size that is not supported. The message lists
             what is expected.
     """
     if isinstance(arch, str):
@@ -127,4 +128,8 @@ def _indivisible(arch: Mapping[str, Sequence[int]]) -> list[str]:
             problems.append(f'stage {stage}: {channels} channels are too few')
         if arch['kernel_size'][stage] % 2 == 0:
             problems.append(f'stage {stage}: kernel_size must be odd')
+        # An odd reduction has an even kernel, and one row more than a map
+        # that it divides.
+        if arch['sr_ratio'][stage] % 2 and arch['sr_ratio'][stage] > 1:
+            problems.append(f'stage {stage}: sr_ratio must be 1 or even')
     return problems

@@ -6,7 +6,7 @@ import torch.fx
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from mmtransxnet.kernels.attention import table_for
+from mmtransxnet.kernels.attention import position_bias
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
 from mmtransxnet.kernels.recompute import checkpointed
 from mmtransxnet.models.layers import ConvNorm, DropPath, LayerScale
@@ -14,7 +14,7 @@ from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.token_mixer import DMixer
 
 # torch.fx cannot look inside: what it does depends on sizes.
-torch.fx.wrap('table_for')
+torch.fx.wrap('position_bias')
 
 
 class PatchEmbed(nn.Module):
@@ -25,7 +25,7 @@ class PatchEmbed(nn.Module):
         out_channels: Channels of the output.
         kernel_size: Size of the kernel, odd.
         stride: Reduction of height and width; sizes are rounded up.
-        norm_cfg: Config of the batch norm.
+        conv_norm_cfg: Config of the batch norm.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class PatchEmbed(nn.Module):
         out_channels: int,
         kernel_size: int,
         stride: int,
-        norm_cfg: dict,
+        conv_norm_cfg: dict,
     ) -> None:
         super().__init__()
         conv = nn.Conv2d(
@@ -45,7 +45,7 @@ class PatchEmbed(nn.Module):
             padding=kernel_size // 2,
             bias=False,
         )
-        self.proj = ConvNorm(conv, norm_cfg)
+        self.proj = ConvNorm(conv, conv_norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in, H, W)`` to ``(B, out, ~H / stride, ~W / stride)``."""
@@ -90,46 +90,46 @@ class Block(nn.Module):
         recompute: str,
     ) -> None:
         super().__init__()
-        self.with_cp = with_cp
+        self.with_cp = with_cp  # read by the decorator of forward
         self.pos_embed = DepthwiseConv2d(channels, 7, residual=True)
         self.norm1 = build_norm_layer(norm_cfg, channels)[1]
         self.token_mixer = DMixer(
             channels,
-            kernel_size,
-            num_groups,
-            num_heads,
-            sr_ratio,
-            conv_norm_cfg,
-            act_cfg,
-            recompute,
+            kernel_size=kernel_size,
+            num_groups=num_groups,
+            num_heads=num_heads,
+            sr_ratio=sr_ratio,
+            conv_norm_cfg=conv_norm_cfg,
+            act_cfg=act_cfg,
+            recompute=recompute,
         )
         self.norm2 = build_norm_layer(norm_cfg, channels)[1]
         self.mlp = MSFFN(
             channels,
-            mlp_ratio * channels,
-            drop_rate,
-            conv_norm_cfg,
-            act_cfg,
-            recompute,
+            hidden_channels=mlp_ratio * channels,
+            drop_rate=drop_rate,
+            conv_norm_cfg=conv_norm_cfg,
+            act_cfg=act_cfg,
+            recompute=recompute,
         )
         self.drop_path = DropPath(drop_path_rate)
         self.layer_scale_1 = LayerScale(channels, layer_scale_init_value)
         self.layer_scale_2 = LayerScale(channels, layer_scale_init_value)
 
     @checkpointed
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pos_bias: Tensor) -> Tensor:
         """Transform a feature map.
 
         Args:
             x: Feature map ``(B, C, H, W)``.
-            table: Position bias of the stage, see
-                :func:`~mmtransxnet.kernels.attention.table_for`.
+            pos_bias: Position bias of the attention, see
+                :meth:`~mmtransxnet.models.token_mixer.OSRA.forward`.
 
         Returns:
             Feature map ``(B, C, H, W)``.
         """
-        x = self.pos_embed(x)  # has its residual inside
-        mixed = self.layer_scale_1(self.token_mixer(self.norm1(x), table))
+        x = self.pos_embed(x)  # x + DWConv7x7(x)
+        mixed = self.layer_scale_1(self.token_mixer(self.norm1(x), pos_bias))
         x = x + self.drop_path(mixed)
         transformed = self.layer_scale_2(self.mlp(self.norm2(x)))
         return x + self.drop_path(transformed)
@@ -148,8 +148,15 @@ class Stage(nn.ModuleList):
         self.sr_ratio = sr_ratio
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """Transform ``(B, C, H, W)`` with a table ``(1, heads, Nq0, Nk0)``."""
-        table = table_for(table, x, self.sr_ratio)
+        """Transform ``(B, C, H, W)``.
+
+        Args:
+            x: Feature map ``(B, C, H, W)``.
+            table: Learned attention bias ``(1, heads, Nq0, Nk0)`` of each
+                query and key of a map of the design size; resized to this
+                one.
+        """
+        pos_bias = position_bias(table, x, self.sr_ratio)
         for block in self:
-            x = block(x, table)
+            x = block(x, pos_bias)
         return x

@@ -221,13 +221,13 @@ class FoldedMixer(_Inference):
         )
         self.scale = nn.Parameter(scale.weight[..., 0])
 
-    def forward(self, shortcut: Tensor, x: Tensor, table: Tensor) -> Tensor:
+    def forward(self, shortcut: Tensor, x: Tensor, pos_bias: Tensor) -> Tensor:
         """Mix tokens of ``(B, C, H, W)`` and add them to the shortcut."""
         local_half, global_half = x.chunk(2, dim=1)
         x = torch.cat(
             (
                 self.local_unit(local_half),
-                self.global_unit(global_half, table),
+                self.global_unit(global_half, pos_bias),
             ),
             dim=1,
         )
@@ -329,8 +329,8 @@ class FoldedBlock(_Inference):
         self.mlp = FoldedFFN(block.mlp, block.layer_scale_2)
         self.eval()
 
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pos_bias: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``; see :meth:`Block.forward`."""
         x = self.pos_embed(x)
-        x = self.token_mixer(x, self.norm1(x), table)
+        x = self.token_mixer(x, self.norm1(x), pos_bias)
         return self.mlp(x, self.norm2(x))

@@ -41,6 +41,7 @@ class LayerScale(nn.Module):
     def __init__(self, channels: int, init_value: float) -> None:
         super().__init__()
         self.init_value = init_value
+        # TransXNet gives them their first values.
         self.weight = nn.Parameter(torch.empty(channels, 1, 1, 1))
         self.bias = nn.Parameter(torch.empty(channels))
 

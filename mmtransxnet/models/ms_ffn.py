@@ -1,4 +1,8 @@
-"""Multi-scale feed-forward network (paper section III)."""
+"""Multi-scale feed-forward network (paper section III).
+
+The body of a method is its formula; the kernel that ``computed_by`` names
+computes the same, faster or in less memory.
+"""
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -12,11 +16,10 @@ from mmtransxnet.kernels.recompute import ffn_keeping_less
 class MultiScaleDWConv(nn.Module):
     """Depthwise convolutions of sizes 1, 3, 5, 7 on a quarter each.
 
-    The input is added to them.
+    ``x_i + DWConv_k(x_i)`` of the quarters ``x_i``, concatenated.
 
     Args:
-        channels: Number of channels; the first quarter takes what four does
-            not divide.
+        channels: Number of channels; the first quarter has the remainder.
     """
 
     kernel_sizes = (1, 3, 5, 7)
@@ -33,7 +36,7 @@ class MultiScaleDWConv(nn.Module):
 
     @computed_by(multi_scale)
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``(B, channels, H, W)``, keeping the shape, and add it."""
+        """Convolve ``(B, channels, H, W)``, keeping the shape."""
         parts, outs = x.split(self.splits, dim=1), []
         for i, conv in enumerate(self.proj):
             outs.append(conv(parts[i]))
@@ -46,8 +49,8 @@ class MSFFN(nn.Module):
     Args:
         channels: Number of channels C.
         hidden_channels: Number of channels between the 1x1 convolutions.
-        drop_rate: Dropout rate after the depthwise and the last stage.
-        norm_cfg: Config of the batch norms.
+        drop_rate: Dropout rate before and after the last 1x1 convolution.
+        conv_norm_cfg: Config of the batch norms.
         act_cfg: Config of the activations.
         recompute: See :class:`~mmtransxnet.TransXNet`.
     """
@@ -57,24 +60,24 @@ class MSFFN(nn.Module):
         channels: int,
         hidden_channels: int,
         drop_rate: float,
-        norm_cfg: dict,
+        conv_norm_cfg: dict,
         act_cfg: dict,
         recompute: str,
     ) -> None:
         super().__init__()
-        self.hidden_channels = hidden_channels
-        self.recompute = recompute
+        self.recompute = recompute  # read by the kernel
+        # The norms come after the activations, as published.
         self.fc1 = nn.Sequential(
             nn.Conv2d(channels, hidden_channels, 1, bias=False),
             build_activation_layer(act_cfg),
-            build_norm_layer(norm_cfg, hidden_channels)[1],
+            build_norm_layer(conv_norm_cfg, hidden_channels)[1],
         )
         self.dwconv = MultiScaleDWConv(hidden_channels)
         self.act = build_activation_layer(act_cfg)
-        self.norm = build_norm_layer(norm_cfg, hidden_channels)[1]
+        self.norm = build_norm_layer(conv_norm_cfg, hidden_channels)[1]
         self.fc2 = nn.Sequential(
             nn.Conv2d(hidden_channels, channels, 1, bias=False),
-            build_norm_layer(norm_cfg, channels)[1],
+            build_norm_layer(conv_norm_cfg, channels)[1],
         )
         self.drop = nn.Dropout(drop_rate)
 

@@ -2,6 +2,10 @@
 
 Paper: arXiv 2310.19380, section III. OSRA aggregates globally, IDConv
 locally; both adapt to the input.
+
+Parameter names are the published ones, four different ``proj`` among them.
+The body of a method is its formula; where ``computed_by`` decorates it, the
+kernel named there computes the same, faster or in less memory.
 """
 
 import torch
@@ -22,16 +26,16 @@ from mmtransxnet.models.layers import ConvNorm
 class IDConv(nn.Module):
     """Input-dependent depthwise convolution.
 
-    Every sample is convolved with a kernel of its own: a softmax-weighted
-    sum of G learned kernels, the weights predicted from the sample pooled
-    to the size of the kernel. The bias is made the same way from the
-    sample's mean.
+    Every sample is convolved with a kernel of its own: the sum of G learned
+    kernels, weighted for each channel and kernel position by a softmax over
+    the kernels. The weights are predicted from the sample pooled to the size
+    of the kernel; those of the bias, by the same ``proj``, from its mean.
 
     Args:
         channels: Number of channels c.
         kernel_size: Size K of the kernel, odd.
         num_groups: Number G of learned kernels.
-        norm_cfg: Config of the batch norm.
+        conv_norm_cfg: Config of the batch norm.
         act_cfg: Config of the activation.
     """
 
@@ -40,20 +44,24 @@ class IDConv(nn.Module):
         channels: int,
         kernel_size: int,
         num_groups: int,
-        norm_cfg: dict,
+        conv_norm_cfg: dict,
         act_cfg: dict,
     ) -> None:
         super().__init__()
         self.kernel_size = kernel_size
         self.num_groups = num_groups
+        # TransXNet gives them their first values.
         self.weight = nn.Parameter(
             torch.empty(num_groups, channels, kernel_size, kernel_size)
         )
         self.bias = nn.Parameter(torch.empty(num_groups, channels))
         hidden = channels // 4
+        # Predicts the scores of the kernels.
         self.proj = nn.Sequential(
             ConvNorm(
-                nn.Conv2d(channels, hidden, 1, bias=False), norm_cfg, act_cfg
+                nn.Conv2d(channels, hidden, 1, bias=False),
+                conv_norm_cfg,
+                act_cfg,
             ),
             nn.Conv2d(hidden, channels * num_groups, 1),
         )
@@ -68,14 +76,17 @@ class IDConv(nn.Module):
         Returns:
             One mix a sample, ``(B, c, K, K)`` or ``(B, c, 1, 1)``.
         """
-        scores = self.proj(context).unflatten(1, (self.num_groups, -1))
+        scores = self.proj(context)
+        scores = scores.unflatten(1, (self.num_groups, -1))  # (B, G, c, k, k)
         return (scores.softmax(dim=1) * learned).sum(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, c, H, W)``, keeping the shape."""
+        # Average pooling to K x K.
         kernel = self._mix(pool_for_kernel(x, self.kernel_size), self.weight)
         mean = x.mean(dim=(2, 3), keepdim=True)
         bias = self._mix(mean, self.bias[..., None, None])
+        # Sample b with kernel[b], stride 1, zero padding K // 2.
         return dynamic_depthwise_conv2d(x, kernel, bias.flatten(1))
 
 
@@ -83,14 +94,14 @@ class OSRA(nn.Module):
     """Overlapping spatial reduction attention.
 
     Keys and values are taken from a map reduced by an overlapping strided
-    depthwise convolution, so every query attends to ``ceil(H/r) x
-    ceil(W/r)`` tokens.
+    depthwise convolution, so every one of the ``Nq = H W`` queries attends
+    to ``Nk = ceil(H/r) ceil(W/r)`` tokens.
 
     Args:
         channels: Number of channels c.
         num_heads: Number of attention heads.
         sr_ratio: Reduction r, 1 for none.
-        norm_cfg: Config of the batch norms.
+        conv_norm_cfg: Config of the batch norms.
         act_cfg: Config of the activation.
     """
 
@@ -99,7 +110,7 @@ class OSRA(nn.Module):
         channels: int,
         num_heads: int,
         sr_ratio: int,
-        norm_cfg: dict,
+        conv_norm_cfg: dict,
         act_cfg: dict,
     ) -> None:
         super().__init__()
@@ -120,38 +131,41 @@ class OSRA(nn.Module):
             )
             scaling = DepthwiseConv2d(channels, 1, bias=False)
             self.sr = nn.Sequential(
-                ConvNorm(overlapping, norm_cfg, act_cfg),
-                ConvNorm(scaling, norm_cfg),
+                ConvNorm(overlapping, conv_norm_cfg, act_cfg),
+                ConvNorm(scaling, conv_norm_cfg),
             )
-        # Lets neighbouring keys exchange information.
+        # Lets neighbouring reduced tokens exchange information.
         self.local_conv = DepthwiseConv2d(channels, 3, residual=True)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, heads * D, H, W)`` to ``(B, heads, H * W, D)``."""
         return x.flatten(2).unflatten(1, (self.num_heads, -1)).mT
 
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pos_bias: Tensor) -> Tensor:
         """Attend globally.
 
         Args:
             x: Feature map ``(B, c, H, W)``.
-            table: Position bias of the stage, see
-                :func:`~mmtransxnet.kernels.attention.table_for`.
+            pos_bias: Position bias ``(1, heads, Nq, Nk)``; where it would be
+                large, :func:`~mmtransxnet.kernels.attention.position_bias`
+                leaves its rows to the attention.
 
         Returns:
             Feature map ``(B, c, H, W)``.
         """
-        q = self.q(x)
-        k, v = self.kv(self.local_conv(self.sr(x))).chunk(2, dim=1)
-        out = attention(self._heads(q), self._heads(k), self._heads(v), table)
+        reduced = self.local_conv(self.sr(x))  # y + DWConv3x3(y), y = sr(x)
+        q, (k, v) = self.q(x), self.kv(reduced).chunk(2, dim=1)
+        q, k, v = self._heads(q), self._heads(k), self._heads(v)
+        out = attention(q, k, v, pos_bias)  # softmax(q k^T / sqrt(D) + b) v
         return out.mT.reshape(x.shape)
 
 
 class DMixer(nn.Module):
     """Dual dynamic token mixer.
 
-    One half of the channels goes through IDConv, the other through OSRA;
-    the squeezed token enhancer then exchanges information between them.
+    The first half of the channels goes through IDConv, the second through
+    OSRA; the squeezed token enhancer (``proj``, with a residual) then
+    exchanges information between them.
 
     Args:
         channels: Number of channels C, even.
@@ -159,7 +173,7 @@ class DMixer(nn.Module):
         num_groups: Number of learned kernels of IDConv.
         num_heads: Number of attention heads of OSRA.
         sr_ratio: Spatial reduction of OSRA.
-        norm_cfg: Config of the batch norms.
+        conv_norm_cfg: Config of the batch norms.
         act_cfg: Config of the activations.
         recompute: See :class:`~mmtransxnet.TransXNet`.
     """
@@ -171,36 +185,37 @@ class DMixer(nn.Module):
         num_groups: int,
         num_heads: int,
         sr_ratio: int,
-        norm_cfg: dict,
+        conv_norm_cfg: dict,
         act_cfg: dict,
         recompute: str,
     ) -> None:
         super().__init__()
-        self.recompute = recompute
+        self.recompute = recompute  # read by the kernel
         half = channels // 2
         self.local_unit = IDConv(
-            half, kernel_size, num_groups, norm_cfg, act_cfg
+            half, kernel_size, num_groups, conv_norm_cfg, act_cfg
         )
-        self.global_unit = OSRA(half, num_heads, sr_ratio, norm_cfg, act_cfg)
+        self.global_unit = OSRA(
+            half, num_heads, sr_ratio, conv_norm_cfg, act_cfg
+        )
         squeezed = max(16, channels // 8)
+        # The norms come after the activations, as published.
         self.proj = nn.Sequential(
             DepthwiseConv2d(channels, 3),
             build_activation_layer(act_cfg),
-            build_norm_layer(norm_cfg, channels)[1],
+            build_norm_layer(conv_norm_cfg, channels)[1],
             nn.Conv2d(channels, squeezed, 1),
             build_activation_layer(act_cfg),
-            build_norm_layer(norm_cfg, squeezed)[1],
+            build_norm_layer(conv_norm_cfg, squeezed)[1],
             nn.Conv2d(squeezed, channels, 1),
-            build_norm_layer(norm_cfg, channels)[1],
+            build_norm_layer(conv_norm_cfg, channels)[1],
         )
 
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pos_bias: Tensor) -> Tensor:
         """Mix tokens of ``(B, C, H, W)``; see :meth:`OSRA.forward`."""
         x1, x2 = x.chunk(2, dim=1)
-        x = torch.cat(
-            (self.local_unit(x1), self.global_unit(x2, table)), dim=1
-        )
-        return self.enhance(x)
+        x1, x2 = self.local_unit(x1), self.global_unit(x2, pos_bias)
+        return self.enhance(torch.cat((x1, x2), dim=1))
 
     @computed_by(enhance_keeping_less)
     def enhance(self, x: Tensor) -> Tensor:

@@ -12,23 +12,19 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.fx
 from mmcv.cnn import build_norm_layer
-from mmengine.logging import print_log
-from mmengine.model import BaseModule, PretrainedInit
-from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmtransxnet.kernels.attention import resize_position_table
 from mmtransxnet.kernels.batch_norm import accept_single_values
 from mmtransxnet.kernels.recompute import MODES
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 from mmtransxnet.models.block import Block, PatchEmbed, Stage
 from mmtransxnet.models.layers import LayerScale
-from mmtransxnet.models.state_dict import drop_unused_norms, rename_classifier
+from mmtransxnet.models.pretrained import PretrainedModule
 from mmtransxnet.models.token_mixer import IDConv
-from mmtransxnet.utils.text import first_few
 
-# In pixels; below, the last stage would have no position of its own.
+# In pixels: the stride of the last stage.
 MIN_SIZE = 32
 
 # torch.fx cannot look inside: what it does depends on sizes.
@@ -36,8 +32,12 @@ torch.fx.wrap('check_size')
 
 
 @MODELS.register_module()
-class TransXNet(BaseModule):
+class TransXNet(PretrainedModule):
     """TransXNet backbone for classification and dense prediction.
+
+    Four stages of blocks; before each, a strided convolution with a norm:
+    the stem (stride 4), then the downsampling (stride 2). The blocks of a
+    stage share a table of attention biases.
 
     In training, a batch norm that would see a single value per channel (one
     image, and a map of one position) normalises with its running statistics
@@ -81,8 +81,6 @@ class TransXNet(BaseModule):
         ValueError: For settings out of range; the message says which.
     """
 
-    init_cfg: dict | list[dict] | None
-
     def __init__(
         self,
         arch: str | Mapping[str, Sequence[int]] = 't',
@@ -117,40 +115,45 @@ class TransXNet(BaseModule):
 
         dims = self.arch['embed_dims']
         self.patch_embed = PatchEmbed(
-            in_channels, dims[0], 7, 4, conv_norm_cfg
+            in_channels, dims[0], 7, stride=4, conv_norm_cfg=conv_norm_cfg
         )
+        # Attention biases, one table a stage, for the queries and keys of a
+        # map of the design size.
         self.relative_pos_enc = nn.ParameterList(
             self._position_table(stage, image_size)
             for stage in range(NUM_STAGES)
         )
         last = sum(self.arch['layers']) - 1
-        rates = [drop_path_rate * k / last for k in range(last + 1)]
+        drop_path_rates = (drop_path_rate * k / last for k in range(last + 1))
         # Even positions are stages, odd ones the downsampling in between:
         # the published numbering.
         self.network = nn.ModuleList()
         for stage in range(NUM_STAGES):
             if stage > 0:
-                self.network.append(
-                    PatchEmbed(
-                        dims[stage - 1], dims[stage], 3, 2, conv_norm_cfg
-                    )
+                downsampling = PatchEmbed(
+                    dims[stage - 1],
+                    dims[stage],
+                    3,
+                    stride=2,
+                    conv_norm_cfg=conv_norm_cfg,
                 )
+                self.network.append(downsampling)
             blocks = [
                 Block(
                     dims[stage],
-                    self.arch['kernel_size'][stage],
-                    self.arch['num_groups'][stage],
-                    self.arch['num_heads'][stage],
-                    self.arch['sr_ratio'][stage],
-                    self.arch['mlp_ratios'][stage],
-                    drop_rate,
-                    rates.pop(0),
-                    layer_scale_init_value,
-                    norm_cfg,
-                    conv_norm_cfg,
-                    act_cfg,
-                    with_cp,
-                    recompute,
+                    kernel_size=self.arch['kernel_size'][stage],
+                    num_groups=self.arch['num_groups'][stage],
+                    num_heads=self.arch['num_heads'][stage],
+                    sr_ratio=self.arch['sr_ratio'][stage],
+                    mlp_ratio=self.arch['mlp_ratios'][stage],
+                    drop_rate=drop_rate,
+                    drop_path_rate=next(drop_path_rates),
+                    layer_scale_init_value=layer_scale_init_value,
+                    norm_cfg=norm_cfg,
+                    conv_norm_cfg=conv_norm_cfg,
+                    act_cfg=act_cfg,
+                    with_cp=with_cp,
+                    recompute=recompute,
                 )
                 for _ in range(self.arch['layers'][stage])
             ]
@@ -161,147 +164,6 @@ class TransXNet(BaseModule):
 
         self._initialise()
         self.train()
-
-    @property
-    def out_channels(self) -> tuple[int, ...]:
-        """Channels of each output."""
-        return tuple(self.arch['embed_dims'][i] for i in self.out_indices)
-
-    @property
-    def out_strides(self) -> tuple[int, ...]:
-        """Stride of each output against the image, in pixels."""
-        return tuple(4 * 2**i for i in self.out_indices)
-
-    def _position_table(self, stage: int, image_size: int) -> nn.Parameter:
-        queries = math.ceil(image_size / (4 * 2**stage))
-        keys = math.ceil(queries / self.arch['sr_ratio'][stage])
-        heads = self.arch['num_heads'][stage]
-        return nn.Parameter(torch.empty(1, heads, queries**2, keys**2))
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """Start all weights as published."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | IDConv):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, IDConv):
-                nn.init.trunc_normal_(module.bias, std=0.02)
-            elif isinstance(module, LayerScale):
-                nn.init.constant_(module.weight, module.init_value)
-                nn.init.zeros_(module.bias)
-        for table in self.relative_pos_enc:
-            nn.init.zeros_(table)
-
-    def init_weights(self) -> None:
-        """Start from ``init_cfg``.
-
-        Raises:
-            ValueError: The pretrained weights cannot be read or do not fit.
-        """
-        given = self.init_cfg
-        if not given or self.is_init:
-            super().init_weights()
-            return
-        configs = given if isinstance(given, list) else [given]
-        kinds = ('Pretrained', PretrainedInit)
-        pretrained = [c for c in configs if c['type'] in kinds]
-        self.init_cfg = [c for c in configs if c not in pretrained]
-        super().init_weights()
-        self.init_cfg = given
-        for config in pretrained:
-            # Strict, and known by name alone: nothing here reads files.
-            WEIGHT_INITIALIZERS.build(
-                {**config, 'type': 'TransXNetPretrained'}
-            )(self)
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *args
-    ) -> None:
-        """Take tables of another design size, but no other architecture."""
-        own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        drop_unused_norms(state_dict, prefix, own)
-        resized = self._resize_tables_in(state_dict, prefix)
-        if resized:
-            print_log(
-                f'Position tables resized: {"; ".join(resized)}', 'current'
-            )
-        found = {
-            name: state_dict[prefix + name]
-            for name in own
-            if prefix + name in state_dict
-        }
-        misfits = [
-            f'{name} {tuple(value.shape)} for {tuple(own[name].shape)}'
-            for name, value in found.items()
-            if value.shape != own[name].shape
-        ]
-        if misfits:
-            raise ValueError(
-                'the weights are of another architecture than this '
-                f'TransXNet: {len(misfits)} of another shape: '
-                f'{first_few(misfits)}'
-            )
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def _resize_tables_in(
-        self, state_dict: dict[str, Tensor], prefix: str
-    ) -> list[str]:
-        """Resize tables to this design size as the forward pass would."""
-        resized = []
-        for stage, own in enumerate(self.relative_pos_enc):
-            key = f'{prefix}relative_pos_enc.{stage}'
-            table = state_dict.get(key)
-            # Other heads are another architecture.
-            if table is None or table.shape[:-2] != own.shape[:-2]:
-                continue
-            if table.shape != own.shape:
-                size = own.shape[-2:]
-                # Not every type of half precision resizes everywhere.
-                state_dict[key] = resize_position_table(table.float(), *size)
-                resized.append(f'{key} {tuple(table.shape)} to {tuple(size)}')
-        return resized
-
-    def _checkpoint_filter(
-        self, state_dict: dict[str, Tensor], prefix: str, *args
-    ) -> None:
-        """Let mmpretrain's classifier load a published one; it calls this."""
-        rename_classifier(state_dict, prefix)
-
-    def _parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """Everything that belongs to one stage."""
-        parts = [self.network[2 * stage], self.relative_pos_enc[stage]]
-        if stage > 0:
-            parts.append(self.network[2 * stage - 1])
-        if stage in self.out_indices:
-            parts.append(self.get_submodule(output_norm_name(stage)))
-        return parts
-
-    def _freeze(self) -> None:
-        """Take frozen and unused parts out of training."""
-        frozen: list[nn.Module | nn.Parameter] = []
-        if self.frozen_stages >= 0:
-            frozen.append(self.patch_embed)
-        unused = range(self.out_indices[-1] + 1, NUM_STAGES)
-        for stage in (*range(self.frozen_stages), *unused):
-            frozen += self._parts(stage)
-        for part in frozen:
-            part.requires_grad_(False)
-            if isinstance(part, nn.Module):
-                part.eval()
-
-    def train(self, mode: bool = True) -> 'TransXNet':
-        """Set the mode; frozen stages and ``norm_eval`` stay in force."""
-        super().train(mode)
-        # Again and again: conversions to and from SyncBN make new norms.
-        accept_single_values(self)
-        self._freeze()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
@@ -343,6 +205,73 @@ class TransXNet(BaseModule):
         else:
             x = self.network[2 * stage - 1](x)
         return self.network[2 * stage](x, self.relative_pos_enc[stage])
+
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of each output."""
+        return tuple(self.arch['embed_dims'][i] for i in self.out_indices)
+
+    @property
+    def out_strides(self) -> tuple[int, ...]:
+        """Stride of each output against the image, in pixels."""
+        return tuple(4 * 2**i for i in self.out_indices)
+
+    def _position_table(self, stage: int, image_size: int) -> nn.Parameter:
+        queries = math.ceil(image_size / (4 * 2**stage))
+        keys = math.ceil(queries / self.arch['sr_ratio'][stage])
+        heads = self.arch['num_heads'][stage]
+        return nn.Parameter(torch.empty(1, heads, queries**2, keys**2))
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Give all weights their first values, as published."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, IDConv):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.bias, std=0.02)
+            elif isinstance(module, LayerScale):
+                nn.init.constant_(module.weight, module.init_value)
+                nn.init.zeros_(module.bias)
+        for table in self.relative_pos_enc:
+            nn.init.zeros_(table)
+
+    def _parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
+        """Everything that belongs to one stage."""
+        parts = [self.network[2 * stage], self.relative_pos_enc[stage]]
+        if stage > 0:
+            parts.append(self.network[2 * stage - 1])
+        if stage in self.out_indices:
+            parts.append(self.get_submodule(output_norm_name(stage)))
+        return parts
+
+    def _freeze(self) -> None:
+        """Take frozen and unused parts out of training."""
+        frozen: list[nn.Module | nn.Parameter] = []
+        if self.frozen_stages >= 0:
+            frozen.append(self.patch_embed)
+        unused = range(self.out_indices[-1] + 1, NUM_STAGES)
+        for stage in (*range(self.frozen_stages), *unused):
+            frozen += self._parts(stage)
+        for part in frozen:
+            part.requires_grad_(False)
+            if isinstance(part, nn.Module):
+                part.eval()
+
+    def train(self, mode: bool = True) -> 'TransXNet':
+        """Set the mode; frozen stages and ``norm_eval`` stay in force."""
+        super().train(mode)
+        # On every call: conversions to and from SyncBN make new norms.
+        accept_single_values(self)
+        self._freeze()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` compiles in place of this module."""
