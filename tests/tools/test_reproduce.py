@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 
 from tests.support.models import fill_by_name
 from tests.support.paths import ROOT
-from tests.support.ports import free_port
+from tests.support.processes import free_port
 
 COCO = 'configs/detection/maskrcnn_transxnet_t.py'
 

@@ -7,21 +7,15 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
 from mmtransxnet import TransXNet
 from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
+from tests.support.fuzz import fuzz
 from tests.support.models import MICRO
 from tests.support.published_files import training_dict
-
-FUZZ = settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 class Watch:
@@ -85,7 +79,7 @@ def check(path, data):
     return False
 
 
-@FUZZ
+@fuzz(200)
 @given(st.binary(max_size=300))
 def test_any_bytes(tmp_path, data):
     check(tmp_path / 'x.pth', data)
@@ -95,7 +89,7 @@ def test_any_bytes(tmp_path, data):
 MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
-@FUZZ
+@fuzz(200)
 @given(
     start=st.sampled_from(
         [
@@ -110,7 +104,7 @@ def test_any_bytes_that_begin_well(tmp_path, start, data):
     check(tmp_path / 'x.pth', start + data)
 
 
-@FUZZ
+@fuzz(200)
 @given(header=st.binary(max_size=200), length=st.integers(0, 2**64 - 1))
 def test_any_header_of_safetensors(tmp_path, header, length):
     for size in (length, len(header) + 1):
@@ -119,7 +113,7 @@ def test_any_header_of_safetensors(tmp_path, header, length):
 
 
 @pytest.mark.parametrize('name', ['zip', 'legacy', 'safetensors'])
-@FUZZ
+@fuzz(200)
 @given(data=st.data())
 def test_damaged_files(good, tmp_path, name, data):
     content = bytearray(good[name])
@@ -182,7 +176,7 @@ def programs(draw):
     return code + b's.'
 
 
-@FUZZ
+@fuzz(200)
 @given(program=programs(), zipped=st.booleans())
 def test_programs_in_pickles(tmp_path, monkeypatch, program, zipped):
     monkeypatch.chdir(tmp_path)
@@ -197,7 +191,7 @@ def test_programs_in_pickles(tmp_path, monkeypatch, program, zipped):
     assert not (tmp_path / 'trace').exists()
 
 
-@FUZZ
+@fuzz(200)
 @given(path=st.text(st.characters(codec=None), max_size=400))
 def test_any_name_of_a_file(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)

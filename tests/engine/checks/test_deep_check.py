@@ -3,7 +3,6 @@
 import json
 import runpy
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 from mmtransxnet.datasets import build_digits
 from tests.support import corrupt_files
 from tests.support.paths import ROOT
+from tests.support.tools import command, run
 
 CONFIGS = {
     'imagenet/train/0': 'classification/transxnet_t_digits',
@@ -154,16 +154,11 @@ def test_tool_ends_with_its_status(root):
     path = root / 'coco/train/000001.jpg'
     path.unlink()
     path.write_bytes(corrupt_files.bomb())
-    done = subprocess.run(
-        [
-            *(sys.executable, 'tools/dataset/check.py', '--deep'),
-            *('--workers=1', '--data-root', str(root)),
-            f'configs/{CONFIGS["coco/train"]}.py',
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    done = run(
+        command(
+            *('dataset/check.py', '--deep', '--workers=1'),
+            *('--data-root', root, f'configs/{CONFIGS["coco/train"]}.py'),
+        )
     )
     assert done.returncode == 1, done.stderr
     assert 'Traceback' not in done.stderr

@@ -16,7 +16,7 @@ from mmtransxnet.engine import UserError, checkpoint_to_load
 from mmtransxnet.engine.runner import distributed
 from mmtransxnet.engine.runner.distributed import decided_by_first, in_turn
 from mmtransxnet.weights.mmengine_loaders import load_from_local
-from tests.support.ports import free_port
+from tests.support.processes import free_port
 
 pytestmark = pytest.mark.distribution
 

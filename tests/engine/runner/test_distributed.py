@@ -22,7 +22,7 @@ from mmtransxnet.engine import (
 from mmtransxnet.engine.runner import distributed
 from tests.support.models import MICRO
 from tests.support.paths import ROOT
-from tests.support.ports import free_port
+from tests.support.processes import free_port
 
 CLASSIFIER = 'classification/transxnet_t_digits'
 SEGMENTOR = 'segmentation/sfpn_transxnet_t_digits'
