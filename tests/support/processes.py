@@ -3,11 +3,15 @@
 import os
 import socket
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+# How long a process waits for the others in a collective.
+_WAIT_SECONDS = 120
 
 
 def free_port() -> str:
@@ -32,7 +36,8 @@ def run_ranks(work, folder, *arguments, size=2, grouped=True, seconds=600):
         What each of them returns, by rank.
 
     Raises:
-        torch.multiprocessing.ProcessException: One of them failed.
+        torch.multiprocessing.ProcessRaisedException: One of them failed;
+            ProcessExitedException where it was killed.
         TimeoutError: They have not ended in time.
     """
     context = mp.spawn(
@@ -64,6 +69,7 @@ def _rank(rank, work, folder, arguments, size, grouped):
             init_method=f'file://{folder}/meet',
             rank=rank,
             world_size=size,
+            timeout=timedelta(seconds=_WAIT_SECONDS),
         )
     returned = work(rank, folder, *arguments)
     torch.save(returned, folder / f'rank{rank}.pt')

@@ -25,7 +25,7 @@ CONFIGS = {
 def whole(tmp_path_factory):
     # It keeps the stream it is made with; that of capsys is closed later.
     MMLogger.get_current_instance()
-    root = tmp_path_factory.mktemp('data') / 'digits'
+    root = tmp_path_factory.mktemp('deep') / 'digits'
     build_digits(root, size=64, train_images=12, val_images=12, renderings=1)
     return root
 

@@ -89,11 +89,19 @@ def test_any_options(options):
     ],
 )
 def test_long_options_take_no_time(option):
-    start = time.monotonic()
-    status, told = outcome([option])
+    """Not many times as long as a short one that is refused, too."""
+    expected = min(seconds_of('model.backbone.arch=5')[0] for _ in range(2))
+    seconds, (status, told) = seconds_of(option)
     assert status == 2
     assert len(told) < 2000
-    assert time.monotonic() - start < 5
+    assert seconds < 20 * expected
+
+
+def seconds_of(option):
+    """The processor's time for an option, and the outcome."""
+    start = time.process_time()
+    found = outcome([option])
+    return time.process_time() - start, found
 
 
 @fuzz(60)
