@@ -1,5 +1,6 @@
 # make demo   train Mask R-CNN + TransXNet on the embedded data, show the result
 # make test   run all tests
+# make fuzz   draw new, many more examples for the tests that draw some
 # make lint   run the linters
 # make tables write the tables of the READMEs from the metafiles
 # make setup  make .venv with the pinned stack; the others do it when needed
@@ -17,7 +18,7 @@ PIP_FLAGS := --quiet --constraint requirements/constraints.txt
 # slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test lint tables test-openmmlab clean
+.PHONY: setup demo test fuzz lint tables test-openmmlab clean
 
 setup: $(VENV)/.ready
 
@@ -48,6 +49,13 @@ demo: setup
 # A file of tests stays in one process: what it builds is built once.
 test: setup
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+# To repeat what one run has drawn: make fuzz SEED=...
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+fuzz: setup
+	@echo "SEED=$(SEED)"
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m fuzz \
+		--hypothesis-profile fuzz --hypothesis-seed $(SEED)
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.fuzz import register_profiles
+
 # The tests are many small operations. Where the cores are in use by others
 # as well, a second thread made single tests a hundred times slower.
 torch.set_num_threads(1)
+
+register_profiles()
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +21,14 @@ def _seed():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    """Root of a set of a few pictures; copy it to change it."""
+    from mmtransxnet.datasets import build_digits
+
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    # An odd number: two processes do not share it evenly.
+    build_digits(root, size=96, train_images=4, val_images=5, renderings=1)
+    return root

@@ -1,6 +1,5 @@
 """The built wheel, installed outside the source tree, is all one needs."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import pytest
 import yaml
 
+from tests.support import tools as support
 from tests.support.paths import ROOT
 
 PIP = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
@@ -41,12 +41,10 @@ def site(tmp_path_factory):
 
 def run(site, *command):
     """Run Python where only the installed wheel can be found."""
-    done = subprocess.run(
+    done = support.run(
         [sys.executable, *command],
         cwd=site.parent,
-        env={**os.environ, 'PYTHONPATH': str(site)},
-        capture_output=True,
-        text=True,
+        env=support.environment(PYTHONPATH=str(site)),
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -92,10 +90,7 @@ from pathlib import Path
 import mmtransxnet
 home = Path(mmtransxnet.__file__).parent / '.mim/tools'
 for path in sorted(home.rglob('*.py')):
-    if '__main__' not in path.read_text():
-        continue  # a part of the tools beside it
     sys.argv = [str(path), '--help']
-    sys.path[0] = str(path.parent)  # as Python does for a script
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told):
@@ -108,7 +103,6 @@ for path in sorted(home.rglob('*.py')):
     tools = [
         path.relative_to(ROOT / 'tools')
         for path in (ROOT / 'tools').rglob('*.py')
-        if '__main__' in path.read_text()
     ]
     assert len(tools) >= 14
     assert {line for line in told if line.startswith('told ')} == {

@@ -1,11 +1,8 @@
 """The package on systems that lack what POSIX has."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support.tools import run_python
 
 pytestmark = pytest.mark.distribution
 
@@ -91,12 +88,5 @@ with tempfile.TemporaryDirectory() as folder:
 
 
 def test_works_without_posix():
-    done = subprocess.run(
-        [sys.executable, '-c', WITHOUT_POSIX + IMPORT_ALL + SAVE],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'saved layer.weight layer.bias' in done.stdout.splitlines()
+    printed = run_python(WITHOUT_POSIX + IMPORT_ALL + SAVE)
+    assert 'saved layer.weight layer.bias' in printed.splitlines()

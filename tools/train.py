@@ -1,108 +1,12 @@
 """Train any model of the suite, or any other, from its config."""
 
-import argparse
-from functools import partial
-from typing import Any
-
-from mmengine.config import Config
-from torch import nn
-
-from mmtransxnet.analysis.complexity import build_on_meta
-from mmtransxnet.engine import (
-    UserError,
-    build_runner,
-    check_checkpoint,
-    check_compiler,
-    checkpoint_to_load,
-    closing_process_group,
-    in_turn,
-    load_run,
-    report_user_errors,
-    run_parser,
-    use_fsdp,
-)
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the usual OpenMMLab flags."""
-    parser = run_parser(__doc__)
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='resume from this checkpoint, or without a value from the '
-        'newest whole one in the work directory; begin if there is none yet',
-    )
-    parser.add_argument(
-        '--amp',
-        action='store_true',
-        help='train with mixed precision: float16 on a GPU, bfloat16 on a CPU',
-    )
-    parser.add_argument(
-        '--compile',
-        action='store_true',
-        help='compile the backbone (torch.compile); slow in the first '
-        'iterations, faster in all others',
-    )
-    parser.add_argument(
-        '--fsdp',
-        action='store_true',
-        help='shard the model over the GPUs (needs a launcher)',
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate by the batch size of this run',
-    )
-    return parser.parse_args()
-
-
-def apply_flags(config: Config, args: argparse.Namespace) -> None:
-    """Write the flags of training into the config."""
-    if args.amp:
-        config.optim_wrapper.type = 'MixedPrecisionOptimWrapper'
-    if args.compile:
-        check_compiler()
-        hooks = config.get('custom_hooks') or []
-        config.custom_hooks = [*hooks, dict(type='CompileHook')]
-    if args.fsdp:
-        use_fsdp(config)
-    if args.auto_scale_lr:
-        if 'auto_scale_lr' not in config:
-            raise UserError(
-                f'--auto-scale-lr: {args.config} states no '
-                'auto_scale_lr.base_batch_size'
-            )
-        config.auto_scale_lr.enable = True
-
-
-def train(args: argparse.Namespace) -> None:
-    """Check what can be checked in seconds, then train."""
-    config = load_run(args)
-    apply_flags(config, args)
-    checkpoint = checkpoint_to_load(config, args.resume)
-    if checkpoint and 'backbone' in config.model:
-        # The checkpoint has all weights; the file that the backbone
-        # once started from may be gone.
-        config.model.backbone.init_cfg = None
-    runner = build_runner(config, ['train', 'val'])
-    if checkpoint:
-        in_turn(partial(check_weights, config, runner.model, args.config))
-    runner.train()
-
-
-def check_weights(config: Config, model: Any, name: str) -> None:
-    """Check that the file a run starts from fits its model."""
-    if not isinstance(model, nn.Module):  # sharded: not built yet
-        model = build_on_meta(config)
-    # What is resumed is the same model.
-    allow = [] if config.resume else config.get('load_allow', [])
-    check_checkpoint(config.load_from, model, name, allow)
+from mmtransxnet.engine import closing_process_group, report_user_errors
+from mmtransxnet.engine.runner.train import train, train_parser
 
 
 def main() -> None:
     """Train, and end in order."""
-    args = parse_args()
+    args = train_parser(__doc__).parse_args()
     with report_user_errors(), closing_process_group():
         train(args)
 

@@ -15,7 +15,7 @@ from timm.models import FeatureInfo, group_parameters
 from mmtransxnet import TransXNet
 from mmtransxnet.apis.timm import TimmTransXNet
 from mmtransxnet.weights.published import VARIABLE
-from tests.support.compare import assert_close
+from tests.support.compare import assert_close, assert_identical
 from tests.support.golden import official_keys
 from tests.support.models import fill_by_name, make_input, micro
 
@@ -309,9 +309,7 @@ def published(release, monkeypatch):
 
 def test_pretrained(published):
     model = create(pretrained=True)
-    found = model.state_dict()
-    for name, value in published.state_dict().items():
-        assert torch.equal(found[name], value), name
+    assert_identical(model.state_dict(), published.state_dict())
     assert 'state_dict' not in model.pretrained_cfg
 
 

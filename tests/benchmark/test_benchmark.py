@@ -239,18 +239,9 @@ def digits_row():
     )
 
 
-@pytest.fixture(scope='module')
-def built(tmp_path_factory):
-    from mmtransxnet.datasets import build_digits
-
-    root = tmp_path_factory.mktemp('data') / 'digits'
-    build_digits(root, size=96, train_images=1, val_images=1, renderings=1)
-    return root
-
-
 @pytest.fixture
-def data(built, monkeypatch):
-    monkeypatch.setenv('DIGITS_ROOT', str(built))
+def data(digits, monkeypatch):
+    monkeypatch.setenv('DIGITS_ROOT', str(digits))
 
 
 def test_missing_data_is_told_before_the_weights(

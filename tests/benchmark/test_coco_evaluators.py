@@ -8,15 +8,11 @@ import torch
 from mmengine.registry import METRICS, init_default_scope
 from pycocotools import mask as coco_mask
 
-from mmtransxnet.datasets import build_digits
 
-
-@pytest.fixture(scope='module')
-def truth(tmp_path_factory):
+@pytest.fixture
+def truth(digits):
     """Annotations of a few scenes."""
-    root = tmp_path_factory.mktemp('coco') / 'digits'
-    build_digits(root, size=96, train_images=2, val_images=8, renderings=1)
-    return root / 'coco/annotations/instances_val.json'
+    return digits / 'coco/annotations/instances_val.json'
 
 
 def predictions(path):

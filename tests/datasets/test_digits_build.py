@@ -4,15 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from mmtransxnet.datasets import build_digits
-
-REPO = Path(__file__).parents[2]
+from tests.support.tools import environment, run_python
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -37,6 +35,7 @@ def scenes_of(root: Path) -> dict[str, str]:
 ELSEWHERE = """
 import dataclasses, sys
 from mmtransxnet.datasets import build_digits
+from tests.support.tools import environment, run_python
 from mmtransxnet.datasets.digits import build
 assert 'sklearn' not in sys.modules, 'not lazy'
 found = build.load_sources()
@@ -50,12 +49,8 @@ build_digits(sys.argv[1], size=64, train_images=3, val_images=2)
 def test_other_process_writes_the_same_bytes(quick_build, tmp_path):
     """Not even the hash seed of Python matters; scikit-learn is lazy."""
     here = quick_build(tmp_path / 'here').root
-    env = {**os.environ, 'PYTHONHASHSEED': '7', 'PYTHONPATH': str(REPO)}
-    subprocess.run(
-        [sys.executable, '-c', ELSEWHERE, str(tmp_path / 'there')],
-        check=True,
-        env=env,
-        cwd=tmp_path,
+    run_python(
+        ELSEWHERE, tmp_path / 'there', env=environment(PYTHONHASHSEED='7')
     )
     assert tree(tmp_path / 'there') == tree(here)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -14,15 +14,7 @@ from pycocotools import mask as coco_mask
 from mmtransxnet.datasets import CLASSES
 from mmtransxnet.datasets.digits import build
 from mmtransxnet.datasets.digits.formats import ADE_SPLITS
-
-quick = settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,  # the same examples on every machine
-    database=None,
-    # quick_build does the same for all examples of a test.
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+from tests.support.fuzz import fuzz
 
 SIZE = st.integers(64, 160)
 
@@ -99,7 +91,7 @@ def check_singles(root, split, options):
     return len(records)
 
 
-@quick
+@fuzz(12)
 @given(options=valid_options())
 def test_valid_options_give_a_consistent_set(quick_build, options):
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +114,7 @@ FORBIDDEN = {
 }
 
 
-@quick
+@fuzz(12)
 @given(data=st.data(), options=valid_options())
 @pytest.mark.parametrize('name', FORBIDDEN)
 def test_an_option_out_of_range_is_named(name, data, options):
@@ -135,7 +127,7 @@ def test_an_option_out_of_range_is_named(name, data, options):
         assert not list(Path(folder).iterdir())
 
 
-@quick
+@fuzz(12)
 @given(
     options=valid_options(),
     name=st.sampled_from(sorted(FORBIDDEN)),

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtransxnet import TransXNet
 from mmtransxnet.kernels import attention as kernel
 from mmtransxnet.kernels import bicubic, settings
 from mmtransxnet.kernels.attention import attention, resize_for_device
@@ -19,7 +18,7 @@ from mmtransxnet.kernels.settings import (
     settings_for,
 )
 from tests.support.compare import assert_close
-from tests.support.models import fill_by_name, make_input, micro
+from tests.support.models import make_input, micro_model
 
 # Nq0, Nk0 -> Nq, Nk: rows or columns more, fewer, equal; few rows at all.
 SIZES = [
@@ -227,7 +226,7 @@ def cache(monkeypatch):
 
 
 def test_taps_are_made_once_per_size(cache):
-    model = fill_by_name(TransXNet(micro(), 32)).eval()
+    model = micro_model(32).eval()
     for _ in range(2):
         with torch.no_grad():
             model(make_input(0, (1, 3, 96, 64)))
@@ -342,7 +341,7 @@ def test_flops_are_counted():
 
 
 def test_a_used_model_can_be_copied():
-    model = fill_by_name(TransXNet(micro(), 32))
+    model = micro_model(32)
     model(make_input(0, (1, 3, 64, 64)))[0].sum().backward()
     copy.deepcopy(model)
 
@@ -399,7 +398,7 @@ def test_the_remedy_has_a_second_derivative():
 
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
 def test_a_traced_network_contains_no_operator_of_ours():
-    model = fill_by_name(TransXNet(micro(), 32)).eval()
+    model = micro_model(32).eval()
     image = make_input(0, (1, 3, 64, 64))
     traced = torch.jit.trace(model, image, check_trace=False)
     assert 'mmtransxnet::' not in str(traced.inlined_graph)

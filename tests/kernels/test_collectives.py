@@ -5,7 +5,6 @@ its backward pass as SyncBN does, takes its place in two processes on CPUs.
 A process that calls one collective more than the other would wait for ever.
 """
 
-import datetime
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -15,18 +14,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from mmtransxnet import TransXNet
 from mmtransxnet.kernels.settings import BY_DEVICE, UNMEASURED, settings_for
 from tests.support.models import (
-    fill_by_name,
     gradients,
     make_input,
-    micro,
+    micro_model,
     probe_loss,
 )
-
-SECONDS = 60
-"""How long a process waits for the other one."""
+from tests.support.processes import run_ranks
 
 # Shapes of the images of the first and of the second process.
 DIFFERENT = ((2, 3, 64, 64), (2, 3, 96, 64))
@@ -114,7 +109,7 @@ def all_reduce(tensor, name):
 
 
 def model_of(kwargs):
-    model = fill_by_name(TransXNet(micro(), 64, **kwargs))
+    model = micro_model(**kwargs)
     for name, module in model.named_modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = StandIn
@@ -153,39 +148,26 @@ def step(rank, name, **changes):
 
 def process(rank, folder):
     """One of two processes, through all cases."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo',
-        init_method=f'file://{folder}/meet',
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=SECONDS),
-    )
     for name in CASES:
         results = step(rank, name)
         # Nothing recomputed: what the values have to be.
         changes = dict(with_cp=False, recompute='off')
         plain = step(rank, name, **changes) if name != 'default' else results
         torch.save((results, plain), f'{folder}/{name}{rank}.pth')
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     """What both processes did, up to the first case that failed."""
     folder = tmp_path_factory.mktemp('collectives')
-    context = mp.spawn(process, (str(folder),), nprocs=2, join=False)
-    for _ in range(600):
-        try:
-            if context.join(timeout=1):
-                break
-        except mp.spawn.ProcessException as error:
-            (folder / 'error').write_text(str(error))
-            break
-    else:
-        for one in context.processes:
-            one.kill()
-        (folder / 'error').write_text('no end after ten minutes')
+    try:
+        run_ranks(process, folder)
+    except (
+        mp.ProcessRaisedException,
+        mp.ProcessExitedException,
+        TimeoutError,
+    ) as error:
+        (folder / 'error').write_text(str(error))
     return folder
 
 

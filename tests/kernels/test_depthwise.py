@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize, prune
 
-from mmtransxnet import TransXNet
 from mmtransxnet.engine.runner.replay import _Watch
 from mmtransxnet.kernels import depthwise
 from mmtransxnet.kernels.depthwise import (
@@ -19,7 +18,7 @@ from mmtransxnet.kernels.depthwise import (
 )
 from mmtransxnet.kernels.settings import BY_DEVICE, UNMEASURED, settings_for
 from tests.support.compare import assert_all_close, relative_error
-from tests.support.models import fill_by_name, make_input, micro
+from tests.support.models import make_input, micro_model
 
 
 def inputs(shape, kernel_size, dtype=torch.float64):
@@ -217,7 +216,7 @@ def depthwise_names(model):
 @pytest.mark.parametrize('train', [False, True], ids=['eval', 'train'])
 def test_every_module_is_called(how, train):
     """All that listen hear of every module, those of containers too."""
-    model = fill_by_name(TransXNet(micro(), 64)).train(train)
+    model = micro_model().train(train)
     names = {module: name for name, module in model.named_modules()}
     heard = set()
     if how == 'global':
@@ -245,7 +244,7 @@ def test_every_module_is_called(how, train):
 
 @pytest.mark.parametrize('hooked', [0, 1, 3])
 def test_values_with_hooks_are_the_same(hooked):
-    model = fill_by_name(TransXNet(micro(), 64)).eval()
+    model = micro_model().eval()
     image = make_input(0, (2, 3, 64, 64))
     with torch.no_grad():
         expected = model(image)
@@ -267,7 +266,7 @@ def test_changed_weights_are_seen(name, change):
     image = make_input(0, (2, 3, 64, 64))
 
     def outs(settings):
-        model = fill_by_name(TransXNet(micro(), 64)).eval()
+        model = micro_model().eval()
         block = model.network[0][0]
         conv = block.get_submodule(name)
         before = model(image)
@@ -291,7 +290,7 @@ def test_changed_weights_are_seen(name, change):
 @pytest.mark.parametrize('name', ['pos_embed', 'mlp.dwconv.proj.1'])
 def test_a_replay_names_a_depthwise_convolution(name):
     """Its watch hears of the module that gave the first NaN."""
-    model = fill_by_name(TransXNet(micro(), 64)).train()
+    model = micro_model().train()
     conv = model.network[0][0].get_submodule(name)
     with torch.no_grad():
         conv.weight[0, 0, 1, 1] = float('nan')

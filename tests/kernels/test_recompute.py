@@ -18,17 +18,17 @@ from tests.support.compare import (
 )
 from tests.support.models import (
     buffers,
-    fill_by_name,
     gradients,
     make_input,
     micro,
+    micro_model,
     probe_loss,
 )
 
 
 def step(kwargs, shape):
     """Outputs, gradients, buffers and kept bytes of two training steps."""
-    model = fill_by_name(TransXNet(micro(), 64, **kwargs)).train()
+    model = micro_model(**kwargs).train()
     kept = {}
 
     def pack(tensor):
@@ -108,7 +108,7 @@ def test_other_modes_are_refused():
 
 @pytest.mark.parametrize('kwargs', [dict(with_cp=True), dict(recompute='on')])
 def test_two_backward_passes(kwargs):
-    model = fill_by_name(TransXNet(micro(), 64, **kwargs)).train()
+    model = micro_model(**kwargs).train()
     outs = model(make_input(0, (2, 3, 64, 64)))
     state = buffers(model)
     probe_loss(outs).backward(retain_graph=True)
@@ -121,7 +121,7 @@ def test_two_backward_passes(kwargs):
 
 @pytest.mark.parametrize('part', ['mlp.fc1', 'mlp.fc2', 'token_mixer.proj'])
 def test_who_listens_to_a_container_is_called(part):
-    model = fill_by_name(TransXNet(micro(), 64, recompute='on')).train()
+    model = micro_model(recompute='on').train()
     heard = []
     container = model.network[0][0].get_submodule(part)
     container.register_forward_hook(lambda *_: heard.append(1))
@@ -141,7 +141,7 @@ class Halved(nn.Module):
 @pytest.mark.parametrize('part', ['mlp.fc1', 'token_mixer.proj'])
 def test_what_takes_a_containers_place_is_called(part):
     def outs(mode):
-        model = fill_by_name(TransXNet(micro(), 64, recompute=mode)).train()
+        model = micro_model(recompute=mode).train()
         block = model.network[0][0]
         parent, _, child = part.rpartition('.')
         parent = block.get_submodule(parent)
@@ -203,7 +203,7 @@ def test_norms_that_ask_are_not_asked_again():
     results = []
     for kwargs in ({}, dict(with_cp=True)):
         AskingNorm.calls = 0
-        model = asking(fill_by_name(TransXNet(micro(), 64, **kwargs)))
+        model = asking(micro_model(**kwargs))
         outs = model.train()(make_input(0, shape))
         probe_loss(outs).backward()
         results.append((outs, gradients(model), buffers(model)))

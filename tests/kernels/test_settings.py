@@ -11,13 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmtransxnet
 from mmtransxnet import TransXNet
-from tests.support.compare import assert_all_close, assert_close
+from tests.support.compare import (
+    assert_all_close,
+    assert_close,
+    assert_identical,
+)
 from tests.support.models import (
     MICRO,
     buffers,
     fill_by_name,
     make_input,
     micro,
+    micro_model,
     probe_loss,
 )
 
@@ -129,12 +134,12 @@ SUBSETS = [s for n in range(1, 5) for s in itertools.combinations(range(4), n)]
 
 @pytest.fixture(scope='module')
 def full():
-    return fill_by_name(TransXNet(micro(), 64)).eval()
+    return micro_model().eval()
 
 
 @pytest.mark.parametrize('indices', SUBSETS, ids=str)
 def test_outputs_are_the_chosen_stages(full, indices):
-    model = fill_by_name(TransXNet(micro(), 64, out_indices=indices)).eval()
+    model = micro_model(out_indices=indices).eval()
     image = make_input(1, (2, 3, 60, 70))
     with torch.no_grad():
         outs, everything = model(image), full(image)
@@ -200,7 +205,7 @@ def test_conv_norm_cfg_reaches_every_batch_norm():
 
 
 def test_sync_bn_is_a_matter_of_config():
-    plain = fill_by_name(TransXNet(micro()))
+    plain = micro_model(224)
     model = TransXNet(micro(), conv_norm_cfg=dict(type='SyncBN'))
     norms = _norms(model)
     assert norms.keys() == _norms(plain).keys()
@@ -302,9 +307,7 @@ def test_frozen_stages(frozen):
 
 
 def test_frozen_stages_compute_as_in_evaluation():
-    model = fill_by_name(
-        TransXNet(micro(), frozen_stages=2, drop_path_rate=0.9)
-    )
+    model = micro_model(224, frozen_stages=2, drop_path_rate=0.9)
     image = make_input(5, (2, 3, 64, 64))
     trained = model.train()(image)[:2]
     with torch.no_grad():
@@ -318,7 +321,7 @@ def test_bad_frozen_stages(frozen):
 
 
 def test_norm_eval_keeps_running_statistics():
-    model = fill_by_name(TransXNet(micro(), norm_eval=True, drop_rate=0.1))
+    model = micro_model(224, norm_eval=True, drop_rate=0.1)
     assert model.train() is model
     assert not [n for n, m in _norms(model).items() if m.training]
     # Only the norms are in evaluation mode.
@@ -328,8 +331,7 @@ def test_norm_eval_keeps_running_statistics():
     assert all(m.training for m in drops)
     before = buffers(model)
     probe_loss(model(make_input(6, (2, 3, 64, 64)))).backward()
-    for name, value in buffers(model).items():
-        assert torch.equal(value, before[name]), name
+    assert_identical(buffers(model), before)
     missing = [n for n, p in model.named_parameters() if p.grad is None]
     assert not missing, 'norms in evaluation mode still learn'
 
@@ -389,7 +391,7 @@ def test_layer_scale_init_value():
 
 
 def test_pretrained_by_init_cfg(tmp_path):
-    source = fill_by_name(TransXNet(micro()))
+    source = micro_model(224)
     state = {f'backbone.{k}': v for k, v in source.state_dict().items()}
     state['head.fc.weight'] = torch.zeros(3)
     path = tmp_path / 'weights.pth'
@@ -401,8 +403,7 @@ def test_pretrained_by_init_cfg(tmp_path):
         dict(type='TransXNet', arch=micro(), init_cfg=init_cfg)
     )
     model.init_weights()
-    for name, value in source.state_dict().items():
-        assert torch.equal(model.state_dict()[name], value), name
+    assert_identical(model.state_dict(), source.state_dict())
 
 
 # ------------------------------------------------------------- layer depth
@@ -471,7 +472,7 @@ def test_drop_rate_reaches_the_dropouts():
     assert calls == expected
     with torch.no_grad():
         assert_all_close(model.eval()(image), model(image), 0, 'evaluation')
-        plain = fill_by_name(TransXNet(micro())).eval()
+        plain = micro_model(224).eval()
         assert_close(model(image)[3], plain(image)[3], 1e-6, 'evaluation')
         first, second = (model.train()(image)[3] for _ in range(2))
     assert not torch.allclose(first, second)

@@ -13,21 +13,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmtransxnet import TransXNet
 from mmtransxnet.models import fold
-from tests.support.compare import assert_all_close
+from tests.support.compare import assert_all_close, assert_identical
 from tests.support.golden import (
     check_golden_forward,
     golden_arch,
     golden_cases,
     parse_case,
 )
-from tests.support.models import fill_by_name, make_input, micro
+from tests.support.models import make_input, micro, micro_model
 
 # The design size, larger, smaller, and one position in the last stage.
 SHAPES = [(2, 3, 64, 64), (3, 3, 75, 130), (1, 3, 33, 40), (1, 3, 32, 32)]
 
 
 def filled(**kwargs):
-    return fill_by_name(TransXNet(micro(), 64, **kwargs)).eval()
+    return micro_model(**kwargs).eval()
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
@@ -59,7 +59,7 @@ def test_outputs_are_the_same(shape, kwargs):
 )
 def test_other_architectures(arch):
     arch.update(num_heads=[1, 1, 1, 1])
-    model = fill_by_name(TransXNet(arch, 64)).eval().double()
+    model = micro_model(arch=arch).eval().double()
     image = make_input(1, SHAPES[1]).double()
     with torch.no_grad():
         assert_all_close(fold(model)(image), model(image), 1e-11, 'folded')
@@ -68,7 +68,7 @@ def test_other_architectures(arch):
 @pytest.mark.parametrize('case', golden_cases('forward', 'micro', 't'))
 def test_published_numbers(case):
     arch, image_size, seed, shape = parse_case(case)
-    model = fill_by_name(TransXNet(golden_arch(arch), image_size)).eval()
+    model = micro_model(image_size, golden_arch(arch)).eval()
     with torch.no_grad():
         check_golden_forward(fold(model)(make_input(seed, shape)), case)
 
@@ -92,9 +92,7 @@ def test_the_model_is_left_alone():
     folded = fold(model)
     for param in folded.parameters():
         param.data.zero_()
-    after = model.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(after[k], v) for k, v in before.items())
+    assert_identical(model.state_dict(), before)
     outs = model.train()(image)
     sum(out.sum() for out in outs).backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -164,7 +162,7 @@ def test_autocast(dtype):
 def test_compile_without_graph_breaks():
     torch._dynamo.reset()
     arch = micro(sr_ratio=[8, 1, 2, 1])
-    model = fill_by_name(TransXNet(arch, 64, out_indices=(0, 1))).eval()
+    model = micro_model(arch=arch, out_indices=(0, 1)).eval()
     folded = fold(model)
     compiled = torch.compile(folded, fullgraph=True, backend='aot_eager')
     image = make_input(7, SHAPES[1])
@@ -174,7 +172,7 @@ def test_compile_without_graph_breaks():
 
 
 def test_export():
-    model = fill_by_name(TransXNet(micro(), 64, out_indices=(0, 1))).eval()
+    model = micro_model(out_indices=(0, 1)).eval()
     image = make_input(8, SHAPES[1])
     program = torch.export.export(fold(model), (image,)).module()
     with torch.no_grad():
@@ -186,7 +184,7 @@ def test_compile_with_frozen_weights():
     """The fastest form (docs/performance.md)."""
     torch._dynamo.reset()
     arch = micro(layers=[1, 1, 1, 1])
-    model = fill_by_name(TransXNet(arch, 64, out_indices=(0,))).eval()
+    model = micro_model(arch=arch, out_indices=(0,)).eval()
     image = make_input(2, (2, 3, 80, 64))
     with torch.no_grad(), torch._inductor.config.patch(freezing=True):
         outs, (code, *_) = run_and_get_code(torch.compile(fold(model)), image)

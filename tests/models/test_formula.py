@@ -22,6 +22,7 @@ from tests.support.models import (
     gradients,
     make_input,
     micro,
+    micro_model,
     probe_loss,
 )
 
@@ -198,7 +199,7 @@ def test_no_table_survives_a_change_of_weights():
 
 def test_tables_learn_after_inference():
     """Inference at a size must not leave tensors that cut the gradient."""
-    model = fill_by_name(TransXNet(micro(), 64)).eval()
+    model = micro_model().eval()
     image = make_input(71, (2, 3, 96, 50))
     with torch.inference_mode():
         model(image)

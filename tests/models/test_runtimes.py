@@ -7,7 +7,6 @@ import pickle
 import pytest
 import torch
 
-from mmtransxnet import TransXNet
 from tests.support.compare import (
     assert_all_close,
     assert_same_buffers,
@@ -15,10 +14,10 @@ from tests.support.compare import (
 )
 from tests.support.models import (
     buffers,
-    fill_by_name,
     gradients,
     make_input,
     micro,
+    micro_model,
     probe_loss,
 )
 
@@ -27,7 +26,7 @@ SHAPE = (2, 3, 80, 64)
 
 
 def _filled(**kwargs):
-    return fill_by_name(TransXNet(micro(), 64, **kwargs)).eval()
+    return micro_model(**kwargs).eval()
 
 
 def _short(stages, **kwargs):
@@ -37,7 +36,7 @@ def _short(stages, **kwargs):
     """
     arch = micro(sr_ratio=[8, 1, 2, 1])
     indices = tuple(range(stages))
-    return fill_by_name(TransXNet(arch, 64, out_indices=indices, **kwargs))
+    return micro_model(arch=arch, out_indices=indices, **kwargs)
 
 
 def _step(model, image):

@@ -5,9 +5,8 @@ import io
 import pytest
 import torch
 
-from mmtransxnet import TransXNet
 from tests.support.compare import assert_all_close, assert_same_gradients
-from tests.support.models import fill_by_name, make_input, micro, probe_loss
+from tests.support.models import make_input, micro, micro_model, probe_loss
 
 # Odd sizes, so that the tables are resized and sizes are rounded up.
 SHAPE = (2, 3, 75, 90)
@@ -15,7 +14,7 @@ SHAPE = (2, 3, 75, 90)
 
 @pytest.fixture(scope='module')
 def model():
-    return fill_by_name(TransXNet(micro(), 64, drop_path_rate=0.1)).eval()
+    return micro_model(drop_path_rate=0.1).eval()
 
 
 @pytest.fixture(scope='module')
@@ -62,8 +61,7 @@ def test_a_single_image_in_training():
     """
     arch = micro(layers=[1, 1, 1, 1])
     twins = [
-        fill_by_name(TransXNet(arch, 64, out_indices=(0, 2))).train()
-        for _ in range(2)
+        micro_model(arch=arch, out_indices=(0, 2)).train() for _ in range(2)
     ]
     eager, model = twins
     scripted = torch.jit.script(model)

@@ -13,10 +13,10 @@ from tests.support.compare import (
 )
 from tests.support.models import (
     buffers,
-    fill_by_name,
     gradients,
     make_input,
     micro,
+    micro_model,
     probe_loss,
 )
 
@@ -24,7 +24,7 @@ BATCH = (2, 3, 64, 64)
 
 
 def _filled(**kwargs):
-    return fill_by_name(TransXNet(micro(), **kwargs)).train()
+    return micro_model(224, **kwargs).train()
 
 
 def _step(model, shape=BATCH, seed=8):

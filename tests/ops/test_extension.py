@@ -4,7 +4,6 @@ import importlib.util
 import inspect
 import pathlib
 import re
-import subprocess
 import sys
 import textwrap
 import types
@@ -16,19 +15,14 @@ from mmcv.utils import ext_loader
 
 from mmtransxnet.ops import install
 from mmtransxnet.ops.extension import OPERATORS
+from tests.support.tools import run_python
 
 LINE = 'Operators of mmcv.ops: '
 
 
 def run(code, *args):
     """Run code in a new interpreter; return what it wrote."""
-    result = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(code), *map(str, args)],
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout + result.stderr
+    return run_python(textwrap.dedent(code), *args)
 
 
 def bindings():

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 
@@ -39,22 +38,41 @@ def assert_all_close(actual, expected, tol: float, what: str) -> None:
         assert_close(a, b, tol, f'{what}, output {i}')
 
 
-def assert_identical(one, other, where='value') -> None:
-    """Whether two nested structures are the same to the last bit."""
-    assert type(one) is type(other), where
-    if isinstance(one, Mapping):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_identical(one[key], other[key], f'{where}.{key}')
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, pair in enumerate(zip(one, other, strict=True)):
-            assert_identical(*pair, f'{where}.{number}')
-    elif isinstance(one, torch.Tensor | np.ndarray):
-        assert one.shape == other.shape, where
-        assert (one == other).all(), where
+def differences(actual, expected, where='value') -> list[str]:
+    """Names of what differs in any bit between two nested structures."""
+    mappings = isinstance(actual, Mapping) and isinstance(expected, Mapping)
+    if not mappings and type(actual) is not type(expected):
+        return [f'{where}: {type(actual)}, not {type(expected)}']
+    if isinstance(actual, list | tuple):
+        actual, expected = dict(enumerate(actual)), dict(enumerate(expected))
+    if isinstance(actual, Mapping):
+        different = sorted(map(str, actual.keys() ^ expected.keys()))
+        return [f'{where}.{key}: in one only' for key in different] + [
+            name
+            for key in actual.keys() & expected.keys()
+            for name in differences(
+                actual[key], expected[key], f'{where}.{key}'
+            )
+        ]
+    if isinstance(actual, Tensor | np.ndarray):
+        same = actual.shape == expected.shape and (actual == expected).all()
     else:
-        assert one == other, where
+        same = actual == expected
+    return [] if same else [where]
+
+
+def identical(actual, expected) -> bool:
+    """Whether two nested structures are equal bit by bit."""
+    return not differences(actual, expected)
+
+
+def assert_identical(actual, expected, where='value') -> None:
+    """Fail, naming what differs, unless two structures are equal bit by bit.
+
+    A state dict may be any mapping; all other types have to be the same.
+    """
+    found = differences(actual, expected, where)
+    assert not found, f'{len(found)} differ: {found[:20]}'
 
 
 def assert_same_gradients(

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmtransxnet import TransXNet
+
 # Every branch of the network in a second.
 MICRO = dict(
     layers=[1, 1, 2, 1],
@@ -61,6 +63,11 @@ def fill_by_name(module: nn.Module) -> nn.Module:
         value = np.asarray(draw(name, tuple(tensor.shape)))
         tensor.copy_(torch.from_numpy(value).to(tensor))
     return module
+
+
+def micro_model(image_size=64, arch=None, **kwargs) -> TransXNet:
+    """A backbone in training mode, the micro one unless ``arch`` is given."""
+    return fill_by_name(TransXNet(arch or micro(), image_size, **kwargs))
 
 
 def make_input(seed: int, shape) -> Tensor:

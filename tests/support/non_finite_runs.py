@@ -77,19 +77,6 @@ class Witness(Hook):
         )
 
 
-def same(one, other):
-    """Whether two states are equal to the bit."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(
-            same(one[key], other[key]) for key in one
-        )
-    if isinstance(one, list):
-        return all(map(same, one, other))
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    return one == other
-
-
 def make_runner(
     folder, kind='nan', by_epoch=True, wrapper=None, rank=0, **hook
 ):

@@ -5,14 +5,12 @@ from functools import cache
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import save_file
 
-from mmtransxnet import TransXNet
-from tests.support.models import MICRO, fill_by_name
-from tests.support.paths import ROOT
+from tests.support import suite_configs
+from tests.support.models import micro_model
+from tests.support.suite_configs import micro_config
 
 CLASSES = 10
 SIZE = 64
@@ -22,8 +20,7 @@ HEAD = 'classifier.2.weight'
 def classification_state(arch=None, image_size=SIZE, classes=CLASSES):
     """Weights under the names of the published classifiers."""
     # Stage outputs have no norm there; the classifier has one.
-    model = TransXNet(arch or MICRO, image_size, out_indices=(3,))
-    model = fill_by_name(model)
+    model = micro_model(image_size, arch, out_indices=(3,))
     state = {
         name.replace('norm6.', 'classifier.0.'): value
         for name, value in model.state_dict().items()
@@ -131,18 +128,14 @@ DENSE = {
 
 
 @cache
-def micro_config(name):
-    """A model of our configs around the micro backbone."""
-    config = Config.fromfile(ROOT / f'configs/{name}.py')
+def _config(name):
+    """A model of our configs around the micro backbone, with small heads."""
+    config = micro_config(name)
     model = config.model
-    model.backbone.update(arch=MICRO, image_size=SIZE)
-    dims = MICRO['embed_dims']
-    if 'neck' in model and model.neck.type == 'FPN':
-        model.neck.in_channels = [dims[i] for i in model.backbone.out_indices]
     if 'roi_head' in model:
         model.roi_head.bbox_head.fc_out_channels = 32
     if model.type == 'ImageClassifier':
-        model.head.update(in_channels=dims[-1], num_classes=CLASSES)
+        model.head.num_classes = CLASSES
         model.train_cfg = None
         model.head.pop('topk', None)
     return config
@@ -150,11 +143,7 @@ def micro_config(name):
 
 def build(name, init_cfg=None):
     """A model of our configs at micro size, as a run builds it."""
-    config = micro_config(name)
-    init_default_scope(config.default_scope)
-    model = config.model.copy()
-    model.backbone = {**model.backbone, 'init_cfg': init_cfg}
-    return MODELS.build(model)
+    return suite_configs.build(_config(name), init_cfg=init_cfg)
 
 
 def classifier():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.support import corrupt_files
-from tests.support.ports import free_port
+from tests.support.processes import free_port
 
 SCRATCH = 'model.backbone.init_cfg=None'
 WORKERS = ('train_dataloader.num_workers=2',)

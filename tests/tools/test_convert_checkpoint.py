@@ -11,8 +11,10 @@ from safetensors import safe_open
 from mmtransxnet import TransXNet
 from mmtransxnet.weights import load_weights
 from mmtransxnet.weights.reader import read_checkpoint
+from tests.support.compare import assert_identical
 from tests.support.models import MICRO
 from tests.support.paths import ROOT
+from tests.support.published_files import classification_state, other
 
 TOOL = str(ROOT / 'tools/convert_checkpoint.py')
 CONFIG = f"""
@@ -45,15 +47,8 @@ def convert(monkeypatch, capsys):
 
 def training_dict(arch, classes=10, **more):
     """A published classifier in its training checkpoint."""
-    model = TransXNet(arch, 64, out_indices=(3,))
-    width = model.out_channels[0]
-    state = {
-        name.replace('norm6.', 'classifier.0.'): value
-        for name, value in model.state_dict().items()
-    }
-    state['classifier.2.weight'] = torch.randn(classes, width, 1, 1)
-    state['classifier.2.bias'] = torch.randn(classes)
-    average = {name: value + 1 for name, value in state.items()}
+    state = classification_state(arch, 64, classes)
+    average = other(state)
     momenta = {i: torch.randn(1000) for i in range(1000)}
     return dict(
         state_dict=state,
@@ -101,8 +96,7 @@ def test_ema_to_pth(convert, source, tmp_path):
     # Nothing but tensors and strings.
     written = torch.load(tmp_path / 't.pth', weights_only=True)
     assert set(written) == {'state_dict', 'meta'}
-    for name, value in written['state_dict'].items():
-        assert torch.equal(value, content['state_dict_ema'][name]), name
+    assert_identical(written['state_dict'], content['state_dict_ema'])
 
 
 def test_to_the_names_of_a_config(convert, tmp_path):

@@ -3,8 +3,6 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,8 +11,8 @@ import pytest
 
 from mmtransxnet.weights.reader import read_checkpoint
 from tests.support.compare import assert_identical
-from tests.support.paths import ROOT
-from tests.support.ports import free_port
+from tests.support.processes import free_port
+from tests.support.tools import command, environment, run, start, with_path
 
 SCRATCH = 'model.backbone.init_cfg=None'
 LEFT_OPEN = 'the process group is left open'
@@ -35,8 +33,7 @@ def watch_exit(folder):
         '    if any("gloo" in name for name in found):\n'
         f'        print("{LEFT_OPEN}", found)\n'
     )
-    known = os.environ.get('PYTHONPATH')
-    return os.pathsep.join(filter(None, (str(folder), known)))
+    return with_path(folder)
 
 
 @pytest.mark.parametrize('task', ['classifier', 'detector', 'segmentor'])
@@ -59,12 +56,12 @@ def test_two_processes(tool, configs, tmp_path, task):
 
     predictions = {}
     common = ['--cfg-options', 'test_dataloader.batch_size=1']
-    for name, start, processes in (
+    for name, script, processes in (
         ('one', 'test.py', []),
         ('two', 'dist_test.sh', [2]),
     ):
         status, log = tool(
-            start, config, checkpoint, *processes, '--work-dir', tmp_path,
+            script, config, checkpoint, *processes, '--work-dir', tmp_path,
             '--out', tmp_path / f'{name}.pkl', *common, PORT=free_port(),
         )  # fmt: skip
         assert status == 0, log
@@ -99,32 +96,18 @@ def started(configs, tmp_path, digits):
     """Start a classifier with two processes; return it and its output."""
     processes = []
 
-    def start(*options, **environment):
+    def start_training(*options, **changes):
         output = tmp_path / 'output.txt'
-        command = [
-            'bash', 'tools/dist_train.sh', configs['classifier'], 2,
+        words = command(
+            'dist_train.sh', configs['classifier'], 2,
             '--work-dir', tmp_path, '--cfg-options', *options,
-        ]  # fmt: skip
-        with output.open('wb') as file:
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    'DIGITS_ROOT': str(digits),
-                    'PYTHON': sys.executable,
-                    'OMP_NUM_THREADS': '1',
-                    'PORT': free_port(),
-                    **environment,
-                },
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+        )  # fmt: skip
+        variables = environment(digits, PORT=free_port(), **changes)
+        process = start(words, output, env=variables, start_new_session=True)
         processes.append(process)
         return process, output
 
-    yield start
+    yield start_training
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -176,17 +159,14 @@ def test_slurm_queues_again(tmp_path):
     srun.chmod(0o755)
     for last in ('0', '3'):
         log.unlink(missing_ok=True)
-        done = subprocess.run(
-            ['bash', 'tools/slurm_train.sh', 'gpu', 'job', 'config.py',
-             '--resume', 'epoch_3.pth', '--cfg-options', 'a=1'],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                'PATH': f'{tmp_path}:{os.environ["PATH"]}',
-                'LAST_STATUS': last,
-            },
-            capture_output=True,
-            text=True,
+        done = run(
+            command(
+                'slurm_train.sh', 'gpu', 'job', 'config.py',
+                '--resume', 'epoch_3.pth', '--cfg-options', 'a=1',
+            ),
+            env=environment(
+                PATH=f'{tmp_path}:{os.environ["PATH"]}', LAST_STATUS=last
+            ),
         )  # fmt: skip
         assert done.returncode == int(last)
         assert done.stderr.count('queued again') == 2

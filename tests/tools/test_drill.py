@@ -1,15 +1,11 @@
 """The drill, short; and that it would notice."""
 
 import json
-import sys
 
 import pytest
 import torch
 
-from tests.support.paths import ROOT
-
-sys.path.append(str(ROOT / 'tools'))
-from drill import Drill, differences
+from mmtransxnet.benchmark.drill import Drill, differences
 
 
 @pytest.fixture(scope='module')

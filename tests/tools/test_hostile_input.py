@@ -1,11 +1,10 @@
 """What no tool may answer with a bare traceback, a hang or a lost run."""
 
-import os
-
 import pytest
 import torch
 
 from mmtransxnet.weights.reader import read_checkpoint
+from tests.support.tools import with_path
 
 SCRATCH = 'model.backbone.init_cfg=None'
 FLOPS = 'analysis/get_flops.py'
@@ -185,10 +184,9 @@ def test_bugs_keep_their_traceback(tool, configs, tmp_path):
         "custom_imports = dict(imports=['mmtransxnet', 'faulty'])\n"
         "custom_hooks = [dict(type='Faulty')]\n"
     )
-    paths = [str(tmp_path), os.environ.get('PYTHONPATH', '')]
     status, log = tool(
         'train.py', config, '--work-dir', tmp_path, '--cfg-options', SCRATCH,
-        PYTHONPATH=os.pathsep.join(paths),
+        PYTHONPATH=with_path(tmp_path),
     )  # fmt: skip
     assert status == 1
     assert 'Traceback' in log

@@ -1,44 +1,31 @@
 """How machines meet: in the order of NODE_RANK, or one line that says why."""
 
-import importlib.util
 import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
-from tests.support.paths import ROOT
-from tests.support.ports import free_port
-
-PATH = ROOT / 'tools/launch.py'
-
-
-@pytest.fixture(scope='module')
-def module():
-    spec = importlib.util.spec_from_file_location('launch', PATH)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+from mmtransxnet.engine.runner.launch import launch
+from tests.support.processes import free_port
+from tests.support.tools import command, environment, start
 
 
 @pytest.fixture
-def complaint(module, monkeypatch, capsys):
+def complaint(monkeypatch, capsys):
     """Launch in an environment; return the one line of error."""
 
-    def launch(**environment):
+    def refused(**environment):
         before = {'PATH': os.environ['PATH'], 'PORT': free_port()}
         monkeypatch.setattr(os, 'environ', {**before, **environment})
-        monkeypatch.setattr(sys, 'argv', ['launch.py', '1', 'none.py'])
         with pytest.raises(SystemExit) as stopped:
-            module.main()
+            launch('1', 'none.py', [])
         assert stopped.value.code == 1
         told = capsys.readouterr().err
         (line,) = told.splitlines()
         assert line.startswith('error: ')
         return line
 
-    return launch
+    return refused
 
 
 @pytest.mark.parametrize(
@@ -103,27 +90,26 @@ def tell(tmp_path):
         'file.write_text(" ".join(named))\n'
     )
 
-    def launch(*places, **environment):
+    def launch_all(*places, **changes):
+        outputs = [tmp_path / f'{address}.txt' for _, address in places]
         started = [
-            subprocess.Popen(
-                [sys.executable, PATH, '1', tool, tmp_path],
-                env={
-                    **os.environ,
-                    'NNODES': str(len(places)),
-                    'NODE_RANK': str(rank),
-                    'LOCAL_ADDR': address,
-                    'MASTER_ADDR': '127.0.0.1',
-                    **environment,
-                },
-                stderr=subprocess.PIPE,
-                text=True,
+            start(
+                command('launch.py', 1, tool, tmp_path),
+                output,
+                env=environment(
+                    NNODES=str(len(places)),
+                    NODE_RANK=str(rank),
+                    LOCAL_ADDR=address,
+                    MASTER_ADDR='127.0.0.1',
+                    **changes,
+                ),
             )
-            for rank, address in places
+            for (rank, address), output in zip(places, outputs, strict=True)
         ]
-        told = [process.communicate(timeout=120)[1] for process in started]
-        return [process.returncode for process in started], told
+        status = [process.wait(120) for process in started]
+        return status, [output.read_text() for output in outputs]
 
-    return launch
+    return launch_all
 
 
 def test_ranks_are_those_of_the_machines(tell, tmp_path):

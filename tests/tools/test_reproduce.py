@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.registry import MODELS
 
 from tests.support.models import fill_by_name
 from tests.support.paths import ROOT
-from tests.support.ports import free_port
+from tests.support.processes import free_port
+from tests.support.suite_configs import build, load
 
 COCO = 'configs/detection/maskrcnn_transxnet_t.py'
 
@@ -21,9 +21,7 @@ def checkpoints(tmp_path_factory, configs):
     """Work directories as trainings leave them, and a broken file."""
     folder = tmp_path_factory.mktemp('checkpoints')
     for task in ('classifier', 'segmentor'):
-        config = Config.fromfile(configs[task])
-        with MODELS.switch_scope_and_registry(config.default_scope):
-            model = fill_by_name(MODELS.build(config.model))
+        model = fill_by_name(build(load(configs[task])))
         (folder / task).mkdir()
         path = folder / task / 'iter_4.pth'
         torch.save({'state_dict': model.state_dict()}, path)

@@ -1,5 +1,7 @@
 """The tools that look and count: check.py, get_flops.py, tables.py."""
 
+import shutil
+
 from tests.support.paths import ROOT
 
 TINY = 'configs/segmentation/sfpn_transxnet_t_digits.py'
@@ -25,18 +27,16 @@ def test_check_takes_the_root_from_a_flag(tool, digits, tmp_path):
     assert 'run tools/dataset/build_digits.py' in log
 
 
-def test_check_names_the_first_broken_picture(tool, tmp_path):
-    from mmtransxnet.datasets import build_digits
-
-    build_digits(tmp_path, size=96, train_images=2, val_images=2, renderings=1)
-    broken = sorted((tmp_path / 'ade/images/training').iterdir())[0]
+def test_check_names_the_first_broken_picture(tool, digits, tmp_path):
+    root = shutil.copytree(digits, tmp_path / 'digits')
+    broken = sorted((root / 'ade/images/training').iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:100])
-    status, log = tool('dataset/check.py', TINY, root=tmp_path)
+    status, log = tool('dataset/check.py', TINY, root=root)
     assert status == 1
     assert f'{broken} cannot be decoded' in log
     # Training says the same before it starts.
     status, log = tool(
-        'train.py', TINY, '--work-dir', tmp_path / 'work', root=tmp_path
+        'train.py', TINY, '--work-dir', tmp_path / 'work', root=root
     )
     assert status == 2
     assert str(broken) in log

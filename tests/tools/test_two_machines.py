@@ -9,15 +9,13 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.paths import ROOT
-from tests.support.ports import free_port
+from tests.support.processes import free_port
+from tests.support.tools import command, environment, run, start
 
 PICTURES = 'imagenet/val/*/*.jpg'
 # The order of their text is not that of the machines.
@@ -60,29 +58,19 @@ class Machine:
         route = ('route', 'add', 'default', 'dev', self.link)
         ip('-n', self.namespace, *route)
 
-    def start(self, script, *arguments, **environment):
+    def start(self, script, *arguments, **changes):
         """Start a script of ours as users do; return it and its output."""
         output = self.folder / f'{script}-{self.name}-{time.time_ns()}.txt'
         named = 'hostname "$0" && exec "$@"'
-        command = [
+        words = [
             'ip', 'netns', 'exec', self.namespace,
             'unshare', '--uts', 'sh', '-c', named, self.name,
-            'bash', f'tools/{script}', *arguments,
+            *command(script, *arguments),
         ]  # fmt: skip
-        with output.open('wb') as file:
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    **self.environment,
-                    'NODE_RANK': str(self.number),
-                    **environment,
-                },
-                stdout=file,
-                stderr=file,
-            )
-        return process, output
+        variables = {
+            **self.environment, 'NODE_RANK': str(self.number), **changes
+        }  # fmt: skip
+        return start(words, output, env=variables), output
 
     def kill(self):
         """All processes at once; the system still closes connections."""
@@ -95,14 +83,12 @@ class Machine:
 
     def remove(self):
         self.kill()
-        subprocess.run(['ip', 'netns', 'del', self.namespace], check=False)
+        run(['ip', 'netns', 'del', self.namespace])
         shutil.rmtree(Path('/etc/netns', self.namespace), ignore_errors=True)
 
 
 def ip(*arguments):
-    done = subprocess.run(
-        ['ip', *arguments], capture_output=True, text=True, timeout=60
-    )
+    done = run(['ip', *arguments], seconds=60)
     if done.returncode:
         raise OSError(f'ip {" ".join(arguments)}: {done.stderr.strip()}')
     return done.stdout
@@ -112,15 +98,9 @@ def ip(*arguments):
 def machines(tmp_path_factory, digits):
     if os.geteuid() != 0 or not shutil.which('ip'):
         pytest.skip('network namespaces need root and iproute2')
-    environment = {
-        'DIGITS_ROOT': str(digits),
-        'PYTHON': sys.executable,
-        'OMP_NUM_THREADS': '1',
-        'NNODES': '2',
-        'PORT': free_port(),
-    }
+    variables = environment(digits, NNODES='2', PORT=free_port())
     folder = tmp_path_factory.mktemp('machines')
-    both = [Machine(n, folder, environment) for n in (0, 1)]
+    both = [Machine(n, folder, variables) for n in (0, 1)]
     try:
         try:
             for one in both:

@@ -2,16 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 import torch
 
-from mmtransxnet import TransXNet
-from tests.support.models import MICRO
-from tests.support.paths import ROOT
-from tests.support.tiny_configs import write_configs
+from tests.support.published_files import classification_state
+from tests.support.tools import environment, run
 
 
 class Intruder:
@@ -24,21 +21,14 @@ class Intruder:
         return open, (self.trace, 'w')
 
 
-@pytest.fixture(scope='module')
-def classifier_config(tmp_path_factory):
-    return write_configs(tmp_path_factory.mktemp('configs'))['classifier']
+@pytest.fixture
+def classifier_config(configs):
+    return configs['classifier']
 
 
 def published(**more):
     """A published classifier's training checkpoint, for the tiny config."""
-    model = TransXNet(MICRO, 96, out_indices=(3,))
-    state = {
-        name.replace('norm6.', 'classifier.0.'): value
-        for name, value in model.state_dict().items()
-    }
-    state['classifier.2.weight'] = torch.randn(10, 64, 1, 1)
-    state['classifier.2.bias'] = torch.randn(10)
-    return dict(state_dict=state, **more)
+    return dict(state_dict=classification_state(image_size=96), **more)
 
 
 # The tools one after the other, in a process of their own.
@@ -70,13 +60,9 @@ def test_a_malicious_file_is_refused(digits, tmp_path, classifier_config):
         [*train, *where, '--resume', bad],
         ['tools/test.py', str(classifier_config), bad, *where],
     ]
-    done = subprocess.run(
+    done = run(
         [sys.executable, '-c', CALLS, json.dumps(calls)],
-        cwd=ROOT,
-        env={**os.environ, 'DIGITS_ROOT': str(digits)},
-        capture_output=True,
-        text=True,
-        timeout=300,
+        env=environment(digits),
     )
     told = done.stderr.splitlines()
     errors = [line for line in told if line.startswith('error: ')]

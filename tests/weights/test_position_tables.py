@@ -6,7 +6,7 @@ from mmengine.runner import load_checkpoint
 
 from mmtransxnet import TransXNet
 from mmtransxnet.weights import load_weights
-from tests.support.models import MICRO, fill_by_name
+from tests.support.models import MICRO, micro_model
 from tests.support.published_files import classification_state, classifier
 
 pytestmark = pytest.mark.distribution
@@ -28,7 +28,7 @@ def by_init_cfg(model, path):
 @pytest.fixture(scope='module')
 def source(tmp_path_factory):
     """A backbone made for 64 pixels and its file."""
-    model = fill_by_name(TransXNet(MICRO, 64)).eval()
+    model = micro_model().eval()
     path = str(tmp_path_factory.mktemp('tables') / '64.pth')
     torch.save(model.state_dict(), path)
     return model, path

@@ -6,6 +6,7 @@ import torch
 from mmtransxnet import TransXNet
 from mmtransxnet.weights import load_weights, save_weights
 from mmtransxnet.weights.matching import fit
+from tests.support.compare import assert_identical
 from tests.support.models import MICRO
 from tests.support.published_files import SIZE, build
 
@@ -59,8 +60,7 @@ def test_one_name_too_few_or_too_many(state, model, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         load_weights(model, str(tmp_path / 'odd.pth'))
     # All or nothing.
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+    assert_identical(model.state_dict(), before)
     patterns = ['more', 'network.0.0.norm1.*']
     outcome = load_weights(model, str(tmp_path / 'odd.pth'), allow=patterns)
     assert 'allowed by name' in {
@@ -121,8 +121,7 @@ def test_saved_weights_load(suffix, tmp_path):
     assert content['meta']['dataset_meta'] == meta['dataset_meta']
     again = build('classification/transxnet_t')
     load_weights(again, str(path))
-    for name, value in again.state_dict().items():
-        assert torch.equal(value, model.state_dict()[name])
+    assert_identical(again.state_dict(), model.state_dict())
 
 
 def test_an_unfinished_file_does_not_stay(tmp_path):

@@ -131,7 +131,7 @@ def test_other_schemes_of_mmengine_are_forced_too(malicious, trace, tmp_path):
     def load_from_nowhere(filename, map_location=None):
         return torch.load(malicious, map_location, weights_only=False)
 
-    from mmtransxnet import loaders
+    from mmtransxnet.weights import mmengine_loaders as loaders
 
     schemes = dict(CheckpointLoader._schemes)
     try:

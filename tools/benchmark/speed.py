@@ -8,24 +8,30 @@ is measured in a process of its own for each case.
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import platform
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from cases import FORMS, MODES, PEERS, TOP1, Case, Shape
-from plots import draw
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch.utils.benchmark import Timer
+
+from mmtransxnet.benchmark.speed.cases import (
+    FORMS,
+    MODES,
+    PEERS,
+    TOP1,
+    Case,
+    Shape,
+)
+from mmtransxnet.benchmark.speed.memory import peak_memory_elsewhere
+from mmtransxnet.benchmark.speed.plots import draw
 
 CASES = [
     'reference-t',
@@ -74,7 +80,6 @@ def parse_args() -> argparse.Namespace:
         '--no-memory', action='store_true', help='measure time only'
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/speed'))
-    parser.add_argument('--memory-of', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error('--rounds must be at least 1')
@@ -110,58 +115,17 @@ def time_rounds(
 
 
 # ----------------------------------------------------------------- memory
-def resident(what: str) -> float:
-    """Memory of this process in MiB: now (VmRSS) or at most (VmHWM).
-
-    The maximum of getrusage begins with that of the process that started
-    this one.
-    """
-    lines = Path('/proc/self/status').read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f'{what}:'))
-    return int(line.split()[1]) / 2**10
-
-
-def return_what_is_freed() -> None:
-    """Let glibc give back what is free, from now on at once if it is large.
-
-    By default it keeps some, and how much depends on the order of requests:
-    the same step took from 1.2 to 2.6 GiB, of which 1.0 held values.
-    """
-    if platform.libc_ver()[0] == 'glibc':
-        libc = ctypes.CDLL(None)
-        mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h
-        libc.mallopt(mmap_threshold, 2**22)
-        libc.malloc_trim(0)
-
-
-def peak_memory(case: Case, shape: Shape, mode: str, device: str) -> float:
-    """Peak of one run in MiB, over what model and image take at rest."""
-    return_what_is_freed()
-    work = case.work(shape, mode, device)
-    if device == 'cuda':
-        before = torch.cuda.memory_allocated() / 2**20
-        work()
-        return torch.cuda.max_memory_allocated() / 2**20 - before
-    gc.collect()
-    return_what_is_freed()  # what building the model left
-    Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
-    before = resident('VmRSS')
-    work()
-    return resident('VmHWM') - before
-
-
-def peak_memory_elsewhere(
+def memory_of(
     case: Case, shape: Shape, mode: str, args: argparse.Namespace
 ) -> float | None:
-    """:func:`peak_memory` in a fresh process; None where that fails."""
-    command = [sys.executable, __file__, '--device', args.device]
-    command += ['--threads', str(args.threads)]
-    command += ['--memory-of', str(case), str(shape), mode]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        print(f'{case} {mode} {shape}: {result.stderr[-2000:]}')
+    """Peak memory in MiB; None where the case fails."""
+    try:
+        return peak_memory_elsewhere(
+            case, shape, mode, args.device, args.threads
+        )
+    except subprocess.CalledProcessError as error:
+        print(f'{case} {mode} {shape}: {error.stderr[-2000:]}')
         return None
-    return float(result.stdout.splitlines()[-1])
 
 
 # ---------------------------------------------------------------- results
@@ -173,9 +137,7 @@ def measure(
     peaks: list[float | None] = [None] * len(cases)
     if not args.no_memory:
         steps = track(cases, f'memory {mode} {shape}', transient=True)
-        peaks = [
-            peak_memory_elsewhere(case, shape, mode, args) for case in steps
-        ]
+        peaks = [memory_of(case, shape, mode, args) for case in steps]
     seconds = time_rounds(cases, shape, mode, args)
     return [
         dict(
@@ -246,11 +208,6 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    if args.memory_of:
-        case, shape = args.memory_of[:2]
-        what = Case.parse(case), Shape.parse(shape), args.memory_of[2]
-        print(peak_memory(*what, args.device))
-        return
     console = Console()
     if not console.is_terminal:
         console.width = 100  # of a file; the table needs as much

@@ -6,12 +6,20 @@ import re
 import signal
 import time
 
-import families as command
 import pytest
-import zoo
-from families import FINE, attempt, isolated, write_tables
-from zoo import LIBRARIES, Family, Unfit, families, train_step
 
+from mmtransxnet.benchmark.families import trials, walk
+from mmtransxnet.benchmark.families.tables import write_tables
+from mmtransxnet.benchmark.families.trials import FINE, attempt, isolated
+from mmtransxnet.benchmark.families.zoo import (
+    CHOSEN,
+    LIBRARIES,
+    Family,
+    Unsupported,
+    list_families,
+    train_step,
+)
+from mmtransxnet.engine import UserError
 from tests.support.paths import ROOT
 
 # What each depends on that others do not. The walk through all of them is
@@ -42,7 +50,7 @@ def test_trains_a_step_and_predicts(name):
 
 
 def test_chosen_configs_are_there():
-    for name, config in zoo.CHOSEN.items():
+    for name, config in CHOSEN.items():
         assert find(name).configs()[0] == config
 
 
@@ -54,7 +62,7 @@ def test_every_installed_family_is_in_the_table(library):
         rf'<!-- families: {library} -->(.*?)<!-- end -->', page, re.DOTALL
     )[1]
     rows = re.findall(r'^\| (\S+) \|', part, re.MULTILINE)
-    names = [one.name for one in families(library)]
+    names = [family.name for family in list_families(library)]
     assert rows[1:] == sorted(names)
     counts = [int(n) for n in re.findall(r'\*\*(\d+)\*\*', part)]
     cells = [line.split(' | ') for line in part.splitlines()]
@@ -110,7 +118,7 @@ def instead(monkeypatch):
     """Let every trial run a function of the test."""
 
     def replace(function):
-        monkeypatch.setattr(command, 'try_family', function)
+        monkeypatch.setattr(trials, 'try_family', function)
 
     return replace
 
@@ -160,12 +168,12 @@ def test_reasons_fit_into_a_table():
     assert attempt(miss) == 'OSError: a.py and b.pth and/or'
 
     def refuse():
-        raise Unfit('takes videos')
+        raise Unsupported('takes videos')
 
     assert attempt(refuse) == 'takes videos'
 
 
-def test_known_results_are_kept(tmp_path, monkeypatch, capsys):
+def test_known_results_are_kept(tmp_path, monkeypatch):
     """What was tried is not tried again, unless that is asked for."""
     tried = []
 
@@ -173,23 +181,25 @@ def test_known_results_are_kept(tmp_path, monkeypatch, capsys):
         tried.append(family.name)
         return dict(step=FINE, size=160, config='c', seconds=1, transxnet='no')
 
-    monkeypatch.setattr(command, 'isolated', trial)
+    monkeypatch.setattr(walk, 'isolated', trial)
+    lines = []
 
-    def run(*arguments):
+    def run(*names, again=False, minutes=None):
         tried.clear()
-        monkeypatch.setattr(
-            'sys.argv', ['families.py', '--out', str(tmp_path), *arguments]
-        )
-        command.main()
+        walk.try_all(
+            walk.select(names), tmp_path, again=again, minutes=minutes,
+            limit=1, memory=1, report=lines.append,
+        )  # fmt: skip
         return list(tried)
 
     names = ('mmdet/yolo', 'mmdet/ssd')
     assert run('mmdet/yolo') == ['yolo']
     assert run(*names) == ['ssd']
     assert run(*names) == []
-    assert run('--again', *names) == ['ssd', 'yolo']
-    assert run('--minutes', '-1', 'mmdet') == []
-    assert 'minutes are over' in capsys.readouterr().out
+    assert run(*names, again=True) == ['ssd', 'yolo']
+    assert lines[-1] == '2/2 mmdet/yolo 1 s: yes; TransXNet-T: no'
+    assert run('mmdet', minutes=-1) == []
+    assert lines[-1] == '-1 minutes are over'
     page = tmp_path / 'page.md'
     page.write_text('a\n<!-- families: mmdet -->\nold\n<!-- end -->\nb\n')
     write_tables(page, tmp_path)
@@ -204,12 +214,10 @@ def test_known_results_are_kept(tmp_path, monkeypatch, capsys):
     assert set(results['families']) == {'ssd', 'yolo'}
     results['made']['versions'][0] = 'torch 1.0'
     path.write_text(json.dumps(results))
-    with pytest.raises(SystemExit, match=r'mmdet\.json is of other packages'):
+    with pytest.raises(UserError, match=r'mmdet\.json is of other packages'):
         run('mmdet')
 
 
-def test_names_that_nothing_has(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', ['families.py', 'mmdet/yolow'])
-    with pytest.raises(SystemExit):
-        command.main()
-    assert "'mmdet/yolow' is no library" in capsys.readouterr().err
+def test_names_that_nothing_has():
+    with pytest.raises(UserError, match="'mmdet/yolow' is neither a library"):
+        walk.select(['mmdet/yolow'])

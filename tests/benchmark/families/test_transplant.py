@@ -3,8 +3,14 @@
 import pytest
 import torch
 from mmengine.config import Config
-from transplant import Output, outputs_of, put_in, stages_for
-from zoo import Unfit
+
+from mmtransxnet.benchmark.families.transplant import (
+    Output,
+    outputs_of,
+    replace_backbone,
+    stages_for,
+)
+from mmtransxnet.benchmark.families.zoo import Unsupported
 
 RESNET = [Output(256 * 2**i, 4 * 2**i) for i in range(4)]
 DIMS = [48, 96, 224, 448]
@@ -29,14 +35,14 @@ def test_stages(strides, stages):
 
 
 def test_more_maps_than_stages():
-    with pytest.raises(Unfit, match='asks for 5 maps, TransXNet has 4'):
+    with pytest.raises(Unsupported, match='asks for 5 maps, TransXNet has 4'):
         stages_for([2, 4, 8, 16, 32])
 
 
 def replaced(outputs, **model):
     scope = model.pop('scope', 'mmdet')
     config = Config(dict(model=dict(model), default_scope=scope))
-    put_in(config, outputs)
+    replace_backbone(config, outputs)
     assert config.model.backbone.type == 'TransXNet'
     return config.model
 
@@ -152,7 +158,7 @@ def test_classifiers_that_read_a_map():
 
 
 def test_nothing_says_how_many_channels():
-    with pytest.raises(Unfit, match='how many channels'):
+    with pytest.raises(Unsupported, match='how many channels'):
         replaced(RESNET, bbox_head=dict(type='A'))
 
 
@@ -175,11 +181,11 @@ def test_outputs():
 
 
 def test_no_outputs():
-    with pytest.raises(Unfit, match='no backbone'):
+    with pytest.raises(Unsupported, match='no backbone'):
         outputs_of(torch.nn.Identity(), 32)
     masked = torch.nn.Bilinear(3, 3, 3)  # wants two inputs
-    with pytest.raises(Unfit, match='more than pictures'):
+    with pytest.raises(Unsupported, match='more than pictures'):
         outputs_of(Whole(masked), 32)
     tokens = torch.nn.Flatten(2)
-    with pytest.raises(Unfit, match='neither maps nor vectors'):
+    with pytest.raises(Unsupported, match='neither maps nor vectors'):
         outputs_of(Whole(tokens), 32)

@@ -12,7 +12,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
 from PIL import Image
 
-from mmtransxnet.datasets import build_digits
 from mmtransxnet.engine import UserError, check_data, load_config
 from mmtransxnet.engine.checks.corrupt_samples import (
     Record,
@@ -39,10 +38,10 @@ ANNOTATIONS = 'coco/annotations/instances_train.json'
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def whole(digits, tmp_path_factory):
     """A small set with a few singles only."""
-    root = tmp_path_factory.mktemp('data') / 'digits'
-    build_digits(root, size=96, train_images=4, val_images=2, renderings=1)
+    root = tmp_path_factory.mktemp('few') / 'digits'
+    shutil.copytree(digits, root)
     for folder in root.glob('imagenet/*/*'):
         if folder.is_dir():
             for path in sorted(folder.iterdir())[2:]:

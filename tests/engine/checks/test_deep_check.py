@@ -3,7 +3,6 @@
 import json
 import runpy
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -13,6 +12,7 @@ from PIL import Image
 from mmtransxnet.datasets import build_digits
 from tests.support import corrupt_files
 from tests.support.paths import ROOT
+from tests.support.tools import command, run
 
 CONFIGS = {
     'imagenet/train/0': 'classification/transxnet_t_digits',
@@ -25,7 +25,7 @@ CONFIGS = {
 def whole(tmp_path_factory):
     # It keeps the stream it is made with; that of capsys is closed later.
     MMLogger.get_current_instance()
-    root = tmp_path_factory.mktemp('data') / 'digits'
+    root = tmp_path_factory.mktemp('deep') / 'digits'
     build_digits(root, size=64, train_images=12, val_images=12, renderings=1)
     return root
 
@@ -154,16 +154,11 @@ def test_tool_ends_with_its_status(root):
     path = root / 'coco/train/000001.jpg'
     path.unlink()
     path.write_bytes(corrupt_files.bomb())
-    done = subprocess.run(
-        [
-            *(sys.executable, 'tools/dataset/check.py', '--deep'),
-            *('--workers=1', '--data-root', str(root)),
-            f'configs/{CONFIGS["coco/train"]}.py',
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    done = run(
+        command(
+            *('dataset/check.py', '--deep', '--workers=1'),
+            *('--data-root', root, f'configs/{CONFIGS["coco/train"]}.py'),
+        )
     )
     assert done.returncode == 1, done.stderr
     assert 'Traceback' not in done.stderr

@@ -1,8 +1,6 @@
 """Data sets that are not ours: checked as far as known, and trained on."""
 
-import importlib.util
 import math
-import sys
 
 import pytest
 from PIL import Image
@@ -15,26 +13,21 @@ from mmtransxnet.engine import (
     load_config,
 )
 from mmtransxnet.engine.checks.deep_check import DeepCheck
+from mmtransxnet.engine.runner.train import train, train_parser
 from tests.support import foreign_data
-from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.distribution
 
 
 @pytest.fixture(scope='module')
-def train():
+def run_train():
     """What tools/train.py does, in this process."""
-    path = ROOT / 'tools/train.py'
-    spec = importlib.util.spec_from_file_location('tool_train', path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     foreign_data.register_subclass()
 
     def run(*arguments):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, 'argv', ['train.py', *map(str, arguments)])
-            foreign_data.LOSSES.clear()
-            tool.train(tool.parse_args())
+        foreign_data.LOSSES.clear()
+        flags = map(str, arguments)
+        train(train_parser('').parse_args(list(flags)))
         return list(foreign_data.LOSSES)
 
     return run
@@ -67,10 +60,10 @@ def notes(monkeypatch):
 
 
 @pytest.mark.parametrize('name', foreign_data.LAYOUTS)
-def test_a_step_is_trained(train, make, notes, tmp_path, name):
+def test_a_step_is_trained(run_train, make, notes, tmp_path, name):
     """And what was not looked at is told in one line."""
     made, path = make(name)
-    (loss,) = train(path, '--work-dir', tmp_path / 'work')
+    (loss,) = run_train(path, '--work-dir', tmp_path / 'work')
     assert math.isfinite(loss)
     unchecked = [note for note in notes if 'not checked' in note]
     assert len(unchecked) == bool(made.unchecked), unchecked
@@ -122,12 +115,12 @@ def test_a_missing_file_is_told(make, tmp_path, name):
     check_data(config, ['train'])
 
 
-def test_no_check_leaves_all_of_it_out(train, make, tmp_path):
+def test_no_check_leaves_all_of_it_out(run_train, make, tmp_path):
     """Also of a picture that this recipe takes and others cannot."""
     _, path = make('folders_in_class_folders')
     Image.new('RGB', (900, 8)).save(tmp_path / 'data/dog/1.jpg')
     arguments = (path, '--work-dir', tmp_path / 'work')
     with pytest.raises(UserError, match='one side is more than'):
-        train(*arguments)
-    (loss,) = train(*arguments, '--no-check')
+        run_train(*arguments)
+    (loss,) = run_train(*arguments, '--no-check')
     assert math.isfinite(loss)

@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from mmtransxnet import TransXNet
 from mmtransxnet.engine import UserError, check_compiler
 from mmtransxnet.engine.hooks.compile import CompileHook
-from tests.support.models import fill_by_name, gradients, micro
+from tests.support.models import gradients, micro_model
 
 
 def test_the_same_step(monkeypatch):
     """One graph; names, gradients and statistics as without."""
     model = nn.Module()
-    model.backbone = fill_by_name(TransXNet(micro(), 64)).train()
+    model.backbone = micro_model().train()
     plain = copy.deepcopy(model)
     seen = []
 

@@ -4,42 +4,28 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
-from mmengine.registry import HOOKS, MODELS, init_default_scope
+from mmengine.registry import HOOKS
 from torch import nn
 
 from mmtransxnet.models import fold
 from mmtransxnet.models.inference_form import FoldedBlock
 from tests.support.compare import assert_all_close
-from tests.support.models import fill_by_name, micro
-from tests.support.paths import ROOT
+from tests.support.models import fill_by_name
+from tests.support.suite_configs import build, micro_config
 
 CONFIGS = [
-    'classification/transxnet_t.py',
-    'detection/retinanet_transxnet_t.py',
-    'detection/maskrcnn_transxnet_t.py',
-    'segmentation/sfpn_transxnet_t.py',
-    'segmentation/upernet_transxnet_t.py',
+    'classification/transxnet_t',
+    'detection/retinanet_transxnet_t',
+    'detection/maskrcnn_transxnet_t',
+    'segmentation/sfpn_transxnet_t',
+    'segmentation/upernet_transxnet_t',
 ]
 
 
 def tiny_model(path):
     """The model of a config with the micro backbone, in evaluation."""
-    config = Config.fromfile(ROOT / 'configs' / path)
-    init_default_scope(config.default_scope)
-    model = config.model
-    channels = micro()['embed_dims']
-    model.backbone.update(arch=micro(), init_cfg=None, image_size=64)
-    # Necks start at the stage their config says, UPerNet's head has none.
-    reader = model.get('neck') or model.get('decode_head')
-    if reader and 'in_channels' in reader:
-        reader.in_channels = channels[-len(reader.in_channels) :]
-    if config.default_scope == 'mmpretrain':
-        model.head.in_channels = channels[-1]
-    elif model.get('auxiliary_head'):
-        model.auxiliary_head.in_channels = channels[2]
-    return fill_by_name(MODELS.build(model)).eval()
+    return fill_by_name(build(micro_config(path))).eval()
 
 
 def tensors(value):

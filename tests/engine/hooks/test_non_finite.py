@@ -2,27 +2,26 @@
 
 import copy
 import math
-import os
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.registry import HOOKS
 
 from mmtransxnet.engine import UserError
 from mmtransxnet.engine.hooks.non_finite import NonFiniteHook
 from mmtransxnet.engine.runner.distributed import CPUDistributedDataParallel
 from mmtransxnet.engine.runner.replay import read_record, replay
+from tests.support.compare import identical
 from tests.support.non_finite_runs import (
     BAD,
     ITERATIONS,
     KINDS,
     batches,
     make_runner,
-    same,
     scaled_runner,
 )
+from tests.support.processes import run_ranks
 
 WRAPPERS = dict(
     plain={},
@@ -45,11 +44,11 @@ def test_the_run_stops_before_the_step(tmp_path, kind, wrapper):
         runner.train()
     assert str(path) in str(error.value)
     assert '\n' not in str(error.value)
-    assert same(witness.state(runner), witness.seen[BAD - 1])
+    assert identical(witness.state(runner), witness.seen[BAD - 1])
     record = read_record(path)
     assert record['iteration'] == BAD
     assert record['losses'].keys() == {'loss', 'loss_a', 'loss_b'}
-    assert same(record['weights'], witness.seen[BAD - 1]['model'])
+    assert identical(record['weights'], witness.seen[BAD - 1]['model'])
     if kind == 'gradient':
         assert record['gradients'] == ['linear.weight']
         assert 'linear.weight' in str(error.value)
@@ -65,7 +64,7 @@ def test_a_skipped_step_leaves_no_trace(tmp_path, kind, wrapper, by_epoch):
     runner.train()
     assert runner.iter == ITERATIONS
     for number in range(1, ITERATIONS + 1):
-        stood_still = same(witness.seen[number], witness.seen[number - 1])
+        stood_still = identical(witness.seen[number], witness.seen[number - 1])
         assert stood_still == (number == BAD), number
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert log.count('the step is skipped, number 1 of at most 10') == 1
@@ -78,7 +77,7 @@ def test_the_limit_stops(tmp_path):
     )
     with pytest.raises(UserError, match=r'iteration 5: .* 2 steps were skip'):
         runner.train()
-    assert same(witness.state(runner), witness.seen[4])
+    assert identical(witness.state(runner), witness.seen[4])
     names = sorted(path.name for path in tmp_path.glob('non_finite_*'))
     assert names == [f'non_finite_iter_{n}_rank0.pth' for n in (2, 5)]
 
@@ -103,7 +102,7 @@ def test_good_runs_are_not_changed(tmp_path):
         runner.train()
         seen.append(witness.seen)
         assert not list((tmp_path / name).glob('non_finite_*'))
-    assert same(*seen)
+    assert identical(*seen)
 
 
 @pytest.mark.parametrize('bad', [3, 4])
@@ -138,7 +137,7 @@ def test_what_loss_scaling_cannot_mend_is_one(tmp_path, kind, scale):
     runner, witness = scaled_runner(tmp_path, kind, scale)
     with pytest.raises(UserError, match='iteration 3'):
         runner.train()
-    assert same(witness.state(runner), witness.seen[BAD - 1])
+    assert identical(witness.state(runner), witness.seen[BAD - 1])
 
 
 def test_a_compiled_train_step(tmp_path):
@@ -147,7 +146,7 @@ def test_a_compiled_train_step(tmp_path):
     )
     with pytest.raises(UserError, match='iteration 3'):
         runner.train()
-    assert same(witness.state(runner), witness.seen[BAD - 1])
+    assert identical(witness.state(runner), witness.seen[BAD - 1])
 
 
 @pytest.mark.parametrize(
@@ -160,13 +159,9 @@ def test_wrong_settings(wrong):
 
 def one_of_two(rank, folder, policy, kind):
     """A process; the batch of the second one is bad."""
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
-    )
     runner, witness = make_runner(
-        folder, kind if rank else None, rank=rank, processes=2, policy=policy
+        str(folder), kind if rank else None,
+        rank=rank, processes=2, policy=policy,
     )  # fmt: skip
     runner.model = CPUDistributedDataParallel(runner.model)
     told = ''
@@ -175,12 +170,9 @@ def one_of_two(rank, folder, policy, kind):
     except UserError as error:
         told = str(error)
     state = witness.state(runner)
-    still = same(witness.seen[BAD - 1], witness.seen[min(BAD, runner.iter)])
-    torch.save(
-        dict(told=told, still=still, iteration=runner.iter, state=state),
-        f'{folder}/outcome{rank}.pt',
-    )
-    dist.destroy_process_group()
+    last = witness.seen[min(BAD, runner.iter)]
+    still = identical(witness.seen[BAD - 1], last)
+    return dict(told=told, still=still, iteration=runner.iter, state=state)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +180,7 @@ def one_of_two(rank, folder, policy, kind):
     [('error', 'nan', [1]), ('skip', 'gradient', [0, 1])],
 )
 def test_two_processes_decide_alike(tmp_path, policy, kind, savers):
-    mp.spawn(one_of_two, (str(tmp_path), policy, kind), nprocs=2)
-    outcomes = [torch.load(tmp_path / f'outcome{rank}.pt') for rank in (0, 1)]
+    outcomes = run_ranks(one_of_two, tmp_path, policy, kind)
     names = sorted(path.name for path in tmp_path.glob('non_finite_*'))
     assert names == [f'non_finite_iter_3_rank{rank}.pth' for rank in savers]
     for rank, outcome in enumerate(outcomes):

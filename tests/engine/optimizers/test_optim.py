@@ -3,13 +3,11 @@
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, init_default_scope
 
 import mmtransxnet
-from mmtransxnet.engine import load_config
 from mmtransxnet.engine.schedulers.warmup_cosine import WarmupCosineLR
 from tests.support.models import MICRO
-from tests.support.paths import ROOT
+from tests.support.suite_configs import build, micro_config
 
 RATE = 0.5
 BASE = 1e-3
@@ -17,15 +15,7 @@ BASE = 1e-3
 
 def wrapper(name, constructor, **paramwise):
     """An optimizer with layer-wise rates for a config's micro model."""
-    config = load_config(str(ROOT / f'configs/{name}transxnet_t_digits.py'))
-    init_default_scope(config.default_scope)
-    config.model.backbone.update(arch=MICRO, init_cfg=None)
-    if 'in_channels' in config.model.get('neck', {}):
-        channels = config.model.neck.in_channels
-        channels[:] = MICRO['embed_dims'][-len(channels) :]
-    if config.default_scope == 'mmpretrain':
-        config.model.head.in_channels = MICRO['embed_dims'][-1]
-    model = MODELS.build(config.model)
+    model = build(micro_config(f'{name}transxnet_t_digits'))
     optim_wrapper = dict(
         type='OptimWrapper',
         constructor=constructor,

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.config import Config
 
 from mmtransxnet.engine import UserError, checkpoint_to_load
 from mmtransxnet.engine.runner import distributed
 from mmtransxnet.engine.runner.distributed import decided_by_first, in_turn
 from mmtransxnet.weights.mmengine_loaders import load_from_local
-from tests.support.ports import free_port
+from tests.support.processes import free_port, run_ranks
 
 pytestmark = pytest.mark.distribution
 
@@ -77,10 +76,7 @@ def fails(rank, error):
 
 def one_of_three(rank, folder, port):
     """All that a process does; it leaves what it has seen."""
-    torch.set_num_threads(1)
     os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE='3',
         LOCAL_RANK=str(LOCAL_RANKS[rank]),
         MASTER_ADDR='127.0.0.1',
         MASTER_PORT=port,
@@ -108,8 +104,8 @@ def one_of_three(rank, folder, port):
     seen['last fails'] = attempt(lambda: in_turn(fails(2, bad)))
     broken = ValueError('a bug')
     seen['bug'] = attempt(lambda: decided_by_first(fails(0, broken)))
-    torch.save(seen, folder / f'{rank}.pth')
     distributed._close_process_group()
+    return seen
 
 
 @pytest.fixture(scope='module')
@@ -120,11 +116,10 @@ def seen(tmp_path_factory):
         (folder / f'machine{rank}').mkdir()
         for iteration in iterations:
             save(folder / f'machine{rank}/iter_{iteration}.pth', iteration)
-    mp.spawn(one_of_three, (folder, free_port()), nprocs=3)
-    return [
-        torch.load(folder / f'{rank}.pth') | dict(folder=folder)
-        for rank in range(3)
-    ]
+    outcomes = run_ranks(
+        one_of_three, folder, free_port(), size=3, grouped=False
+    )
+    return [outcome | dict(folder=folder) for outcome in outcomes]
 
 
 def test_all_resume_what_the_first_has_found(seen):

@@ -6,9 +6,8 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.config import Config
-from mmengine.registry import FUNCTIONS, MODELS, init_default_scope
+from mmengine.registry import FUNCTIONS
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
@@ -20,9 +19,11 @@ from mmtransxnet.engine import (
     use_fsdp,
 )
 from mmtransxnet.engine.runner import distributed
-from tests.support.models import MICRO
+from tests.support.models import gradients
 from tests.support.paths import ROOT
-from tests.support.ports import free_port
+from tests.support.processes import free_port, run_ranks
+from tests.support.suite_configs import build as build_model
+from tests.support.suite_configs import micro_config
 
 CLASSIFIER = 'classification/transxnet_t_digits'
 SEGMENTOR = 'segmentation/sfpn_transxnet_t_digits'
@@ -30,18 +31,13 @@ SEGMENTOR = 'segmentation/sfpn_transxnet_t_digits'
 
 def build(name):
     """A micro model whose loss is a mean over samples; the same each time."""
-    config = load_config(str(ROOT / f'configs/{name}.py'))
-    init_default_scope(config.default_scope)
-    config.model.backbone.update(arch=MICRO, init_cfg=None)
-    if name == CLASSIFIER:
-        config.model.head.in_channels = 64
-    else:
-        config.model.neck.in_channels = MICRO['embed_dims']
+    config = micro_config(name)
+    if name == SEGMENTOR:
         config.model.decode_head.dropout_ratio = 0
         # Weights of classes make it a mean over what a process has.
         config.model.decode_head.loss_decode.class_weight = None
     torch.manual_seed(0)
-    model = MODELS.build(config.model).train()
+    model = build_model(config).train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -77,23 +73,16 @@ def backward(model, name, part):
 
 def one_of_two(rank, folder, name):
     """What a process computes from its half of the batch."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
-    )
     wrapped = distributed.CPUDistributedDataParallel(build(name))
     backward(wrapped, name, slice(2 * rank, 2 * rank + 2))
-    gradients = {n: p.grad for n, p in wrapped.module.named_parameters()}
-    torch.save(gradients, f'{folder}/{rank}.pth')
-    dist.destroy_process_group()
+    return gradients(wrapped.module)
 
 
 @pytest.mark.parametrize('name', [CLASSIFIER, SEGMENTOR])
 def test_two_halves_give_the_gradients_of_the_whole(tmp_path, name):
-    mp.spawn(one_of_two, (str(tmp_path), name), nprocs=2)
+    halves = run_ranks(one_of_two, tmp_path, name)
     model = build(name)
     backward(model, name, slice(0, 4))
-    halves = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
     for key, parameter in model.named_parameters():
         torch.testing.assert_close(halves[0][key], halves[1][key])
         scale = parameter.grad.abs().max().clamp_min(1e-4)

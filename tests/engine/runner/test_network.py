@@ -13,7 +13,7 @@ from mmtransxnet.engine.runner.network import (
     own_address,
     wait_for_port,
 )
-from tests.support.ports import free_port
+from tests.support.processes import free_port
 
 
 @pytest.mark.parametrize('peer', ['127.0.0.1', '::1', 'localhost'])

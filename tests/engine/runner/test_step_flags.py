@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
@@ -20,14 +19,15 @@ from mmtransxnet.engine.hooks.preemption import STATUS, PreemptionHook
 from mmtransxnet.engine.runner import on_device, step_flags
 from mmtransxnet.engine.runner.on_device import Snapshot
 from mmtransxnet.engine.runner.replay import read_record, replay
+from tests.support.compare import identical
 from tests.support.non_finite_runs import (
     BAD,
     ITERATIONS,
     KINDS,
     make_runner,
-    same,
     scaled_runner,
 )
+from tests.support.processes import run_ranks
 
 FUSED = dict(optimizer=dict(type='AdamW', lr=0.1, fused=True))
 
@@ -46,12 +46,12 @@ def test_the_run_stops_one_iteration_later(tmp_path, kind):
     with pytest.raises(UserError, match='iteration 3: the loss is') as error:
         runner.train()
     assert runner.iter == BAD
-    assert same(witness.state(runner), witness.seen[BAD - 1])
+    assert identical(witness.state(runner), witness.seen[BAD - 1])
     path = tmp_path / 'non_finite_iter_3_rank0.pth'
     assert str(path) in str(error.value)
     record = read_record(path)
     assert record['iteration'] == BAD
-    assert same(record['weights'], witness.seen[BAD - 1]['model'])
+    assert identical(record['weights'], witness.seen[BAD - 1]['model'])
     assert record['losses'].keys() == {'loss', 'loss_a', 'loss_b'}
     outcome = replay(record, runner.cfg)
     assert outcome.bad
@@ -69,7 +69,7 @@ def test_a_fused_optimizer_skips_without_a_trace(tmp_path, kind, by_epoch):
     )
     runner.train()
     for number in range(1, ITERATIONS + 1):
-        stood_still = same(witness.seen[number], witness.seen[number - 1])
+        stood_still = identical(witness.seen[number], witness.seen[number - 1])
         assert stood_still == (number == BAD), number
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert log.count('iteration 3: the loss is') == 1
@@ -91,7 +91,7 @@ def test_other_optimizers_see_no_gradient(tmp_path, kind):
     torch.testing.assert_close(moments[1], 0.9 * moments[0])
     values = witness.seen[-1]['model'].values()
     assert all(value.isfinite().all() for value in values)
-    assert not same(witness.seen[-1], witness.seen[-2])
+    assert not identical(witness.seen[-1], witness.seen[-2])
 
 
 @pytest.mark.parametrize('lag', [0, 1])
@@ -203,7 +203,7 @@ def test_the_last_iteration_is_told_of(tmp_path, policy):
         runner.train()
         log = next(tmp_path.glob('*/*.log')).read_text()
         assert log.count('the step is skipped, number 1 of') == 1
-    assert same(witness.state(runner), witness.seen[ITERATIONS - 1])
+    assert identical(witness.state(runner), witness.seen[ITERATIONS - 1])
 
 
 @pytest.mark.usefixtures('late')
@@ -245,7 +245,7 @@ def test_good_runs_are_not_changed(tmp_path):
             without(runner, NonFiniteHook)
         runner.train()
         seen.append(witness.seen)
-    assert same(*seen)
+    assert identical(*seen)
 
 
 def without(runner, *kinds):
@@ -347,11 +347,6 @@ def test_hooks_read_no_values_in_a_step_that_is_well(
 
 def one_of_two(rank, folder, lag):
     """A process that counts collectives; the second is told to stop."""
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank))
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
-    )
     step_flags.LAG = {'cpu': lag}
     runner, _ = make_runner(
         f'{folder}/{rank}',
@@ -396,17 +391,13 @@ def one_of_two(rank, folder, lag):
         runner.train()
     except SystemExit as error:
         status = error.code
-    outcome = dict(counts=counts, status=status, iteration=runner.iter + 1)
-    torch.save(outcome, f'{folder}/outcome{rank}.pt')
-    dist.destroy_process_group()
+    return dict(counts=counts, status=status, iteration=runner.iter + 1)
 
 
 @pytest.mark.parametrize('lag', [0, 1])
 def test_one_exchange_in_each_step(tmp_path, lag):
     """For all hooks; and all processes stop after the same iteration."""
-    mp.spawn(one_of_two, (str(tmp_path), lag), nprocs=2)
-    outcomes = [torch.load(tmp_path / f'outcome{rank}.pt') for rank in (0, 1)]
-    for outcome in outcomes:
+    for outcome in run_ranks(one_of_two, tmp_path, lag):
         assert outcome['status'] == STATUS
         assert outcome['iteration'] == 4 + lag
         assert outcome['counts'] == [['all_reduce']] * (4 + lag)

@@ -1,6 +1,6 @@
 """TransXNet-T in place of the backbone of any model.
 
-What the model's own backbone returns for an image tells how many maps are
+What the model's own backbone returns for an image says how many maps are
 asked for and at which strides; the necks and heads that read them get the
 channels of TransXNet's stages instead.
 """
@@ -8,13 +8,14 @@ channels of TransXNet's stages instead.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from pictures import BATCH
 from torch import Tensor, nn
-from zoo import Unfit, walk
 
+from mmtransxnet.benchmark.families.batches import BATCH
+from mmtransxnet.benchmark.families.zoo import Unsupported, walk
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 
 ARCH = 't'
@@ -46,22 +47,22 @@ class Output:
 
 
 @torch.no_grad()
-def outputs_of(model: nn.Module, size: int) -> list[Output]:
+def outputs_of(model: Any, size: int) -> list[Output]:
     """What the backbone of a model returns for images of a size.
 
     Raises:
-        Unfit: It has none, or what it returns is no map and no vector.
+        Unsupported: It has none, or what it returns is no map and no vector.
     """
     if not isinstance(getattr(model, 'backbone', None), nn.Module):
-        raise Unfit('has no backbone of its own')
+        raise Unsupported('has no backbone of its own')
     model.eval()  # of some backbones it returns None
     try:
         found = model.backbone(torch.zeros(BATCH, 3, size, size))
     except TypeError as error:
-        raise Unfit('its backbone takes more than pictures') from error
+        raise Unsupported('its backbone takes more than pictures') from error
     maps = found if isinstance(found, list | tuple) else [found]
     if not all(isinstance(m, Tensor) and m.dim() in (2, 4) for m in maps):
-        raise Unfit('its backbone returns neither maps nor vectors')
+        raise Unsupported('its backbone returns neither maps nor vectors')
     return [
         Output(m.size(1), round(size / m.size(3)))
         if m.dim() == 4
@@ -74,10 +75,10 @@ def stages_for(strides: Sequence[int]) -> tuple[int, ...]:
     """The stages that return maps at these strides, or as many of the last.
 
     Raises:
-        Unfit: There are not so many stages.
+        Unsupported: There are not so many stages.
     """
     if len(strides) > NUM_STAGES:
-        raise Unfit(
+        raise Unsupported(
             f'asks for {len(strides)} maps, TransXNet has {NUM_STAGES}'
         )
     exact = [math.log2(stride / 4) for stride in strides]
@@ -87,7 +88,7 @@ def stages_for(strides: Sequence[int]) -> tuple[int, ...]:
     return tuple(range(NUM_STAGES - len(strides), NUM_STAGES))
 
 
-def put_in(config: Config, outputs: Sequence[Output]) -> None:
+def replace_backbone(config: Config, outputs: Sequence[Output]) -> None:
     """Replace the backbone of a config by TransXNet-T.
 
     Args:
@@ -95,19 +96,21 @@ def put_in(config: Config, outputs: Sequence[Output]) -> None:
         outputs: What :func:`outputs_of` found of the model's own backbone.
 
     Raises:
-        Unfit: Nothing that reads the backbone says how many channels.
+        Unsupported: Nothing that reads the backbone says how many channels.
     """
     model = config.model
-    stages = stages_for([one.stride for one in outputs])
+    stages = stages_for([output.stride for output in outputs])
     model.backbone = ConfigDict(
         type='TransXNet', arch=ARCH, out_indices=stages
     )
     dims = [resolve_arch(ARCH)['embed_dims'][stage] for stage in stages]
-    known = dict(zip((one.channels for one in outputs), dims, strict=True))
+    known = dict(
+        zip((output.channels for output in outputs), dims, strict=True)
+    )
     if len(known) < len(dims):
         known = {}  # all alike: only their order tells them apart
     necks, heads = _listed(model.get('neck')), _heads(model)
-    pooled = all(one.pooled for one in outputs)
+    pooled = all(output.pooled for output in outputs)
     if necks and _exchange(necks[0], known, dims):
         if pooled and 'with_avg_pool' in necks[0]:
             necks[0]['with_avg_pool'] = True
@@ -115,13 +118,15 @@ def put_in(config: Config, outputs: Sequence[Output]) -> None:
     if not necks and pooled:
         model.neck = ConfigDict(type='GlobalAveragePooling')
     if not sum(_exchange(head, known, dims) for head in heads):
-        raise Unfit('no neck and no head says how many channels it reads')
+        raise Unsupported(
+            'no neck and no head says how many channels it reads'
+        )
 
 
 def _listed(part: object) -> list[dict]:
     """A part of a model as a list, whether there are none, one or many."""
     parts = part if isinstance(part, list | tuple) else [part]
-    return [one for one in parts if isinstance(one, dict)]
+    return [part for part in parts if isinstance(part, dict)]
 
 
 def _heads(model: ConfigDict) -> list[dict]:
@@ -149,7 +154,7 @@ def _exchange(
     for key in ('in_channels', 'c1_in_channels'):
         old = reader.get(key)
         # The second of them is always that of the first map.
-        index = reader.get('in_index') if key == 'in_channels' else 0
+        index: Any = reader.get('in_index') if key == 'in_channels' else 0
         if isinstance(old, list | tuple):
             # Some necks insist on a tuple.
             reader[key] = type(old)(_several(old, index, known, dims))

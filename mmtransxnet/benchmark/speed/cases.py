@@ -6,13 +6,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
-import torch._inductor.config
-from detectors import Detector
 from torch import Tensor, nn
 
 from mmtransxnet import TransXNet
+from mmtransxnet.benchmark.speed.detector import Detector
 from mmtransxnet.models import fold
 from mmtransxnet.models.reference import ReferenceTransXNet, lenient
 
@@ -126,9 +124,11 @@ class Case:
             model.to(memory_format=torch.channels_last)
         model.to(device)
         if 'compiled' in self.forms:
+            from torch._inductor import config as inductor
+
             # Of no effect in training. As an option of torch.compile it
             # would have none at all.
-            torch._inductor.config.freezing = True
+            inductor.freezing = True
             model = torch.compile(model)
         return model
 
@@ -147,11 +147,14 @@ class Case:
         checkpointed = 'checkpointed' in self.forms
         if kind == OURS:
             return TransXNet(size, with_cp=checkpointed)
-        options = {}
+        import timm  # an extra
+
+        options: dict[str, Any] = {}
         if kind.startswith('swin'):
-            size = (shape.height, shape.width)
-            options = dict(img_size=size, strict_img_size=False)
-        model = timm.create_model(name, features_only=True, **options)
+            options = dict(
+                img_size=(shape.height, shape.width), strict_img_size=False
+            )
+        model: Any = timm.create_model(name, features_only=True, **options)
         if checkpointed:
             model.set_grad_checkpointing()
         return model

@@ -13,7 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
-from zoo import Unfit, walk
+
+from mmtransxnet.benchmark.families.zoo import Unsupported, walk
 
 BATCH = 2
 SIZES = (160, 224, 320)  # pixels; the later ones where the first is too small
@@ -23,12 +24,12 @@ def batch(config: Config, library: str, size: int) -> dict:
     """Random images with annotations, as a data loader hands them over.
 
     Raises:
-        Unfit: The model takes something else.
+        Unsupported: The model takes something else.
     """
     kind = preprocessor_type(config)
     for name, need in _OTHER_INPUTS.items():
         if name in kind:
-            raise Unfit(need)
+            raise Unsupported(need)
     makers: dict[str, Callable] = dict(
         mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification
     )
@@ -139,7 +140,7 @@ def _classification(config: Config, size: int) -> dict:
     from mmpretrain.structures import DataSample
 
     if 'head' in config.model and config.model.head is None:
-        raise Unfit('has no head')
+        raise Unsupported('has no head')
     preprocessor = config.model.get('data_preprocessor') or {}
     multi = 'MultiLabel' in str(config.model.get('head'))
     samples = []

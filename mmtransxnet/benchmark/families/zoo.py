@@ -17,7 +17,6 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -97,10 +96,10 @@ class Family:
 
 def root(library: str) -> Path:
     """The folder of a library that holds its configs."""
-    return Path(importlib.import_module(library).__file__).parent / '.mim'
+    return Path(str(importlib.import_module(library).__file__)).parent / '.mim'
 
 
-def families(library: str) -> list[Family]:
+def list_families(library: str) -> list[Family]:
     """All families of an installed library, but for what others inherit."""
     folders = sorted((root(library) / 'configs').iterdir())
     return [
@@ -119,7 +118,7 @@ def _cost(name: str) -> tuple[int, int, str]:
     return large - small + away, len(name), name
 
 
-class Unfit(Exception):
+class Unsupported(Exception):
     """A family that cannot be tried; the message says what it needs."""
 
 
@@ -127,7 +126,7 @@ def load(family: Family) -> tuple[str, Config]:
     """Read the config of a family that describes a model.
 
     Raises:
-        Unfit: None of them does.
+        Unsupported: None of them does.
     """
     # Configs name other configs from the folder that holds them all.
     os.chdir(root(family.library))
@@ -142,7 +141,7 @@ def load(family: Family) -> tuple[str, Config]:
             init_default_scope(config.get('default_scope', family.library))
             import_library(family.library)
             return name, config
-    raise Unfit('holds no config with a model')
+    raise Unsupported('holds no config with a model')
 
 
 def import_library(library: str) -> None:
@@ -183,10 +182,10 @@ def make_affordable(config: Config) -> None:
             settings[name].update(nms_pre=64, max_per_img=32)
     for node in walk(config.model.get('train_cfg')):
         if 'num' in (node.get('sampler') or {}):
-            node.sampler.num = 16
+            node['sampler']['num'] = 16
 
 
-def build(config: Config, size: int) -> nn.Module:
+def build(config: Config, size: int) -> Any:
     """Build the model with random weights for images of a size."""
     preprocessor = config.model.get('data_preprocessor')
     if config.get('default_scope') == 'mmseg' and preprocessor is not None:
@@ -199,7 +198,7 @@ def build(config: Config, size: int) -> nn.Module:
 
 
 # ------------------------------------------------------------------ steps
-def train_step(model: nn.Module, data: dict) -> float:
+def train_step(model: Any, data: dict) -> float:
     """Loss and gradients of a batch.
 
     Returns:
@@ -227,7 +226,7 @@ def train_step(model: nn.Module, data: dict) -> float:
     return loss.item()
 
 
-def predict(model: nn.Module, data: dict) -> int:
+def predict(model: Any, data: dict) -> int:
     """Predict a batch; returns the number of results."""
     model.eval()
     if isinstance(data['inputs'], dict):  # semi-supervised

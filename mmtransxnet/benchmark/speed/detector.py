@@ -1,6 +1,5 @@
 """Mask R-CNN for tools/benchmark/speed.py: the published recipe's model."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+
+from mmtransxnet.benchmark.paths import ROOT
 
 CONFIG = 'configs/detection/maskrcnn_transxnet_t.py'
 
@@ -26,8 +27,7 @@ class Detector(nn.Module):
 
     def __init__(self, backbone: nn.Module, height: int, width: int) -> None:
         super().__init__()
-        root = Path(__file__).resolve().parents[2]
-        config = Config.fromfile(root / CONFIG)
+        config = Config.fromfile(ROOT / CONFIG)
         init_default_scope(config.default_scope)
         config.model.backbone.init_cfg = None
         self.detector: Any = MODELS.build(config.model)
@@ -41,7 +41,7 @@ class Detector(nn.Module):
             losses = self.detector.loss(images, samples)
             return [self.detector.parse_losses(losses)[0]]
         found = self.detector.predict(images, samples, rescale=False)
-        return [one.pred_instances.scores for one in found]
+        return [sample.pred_instances.scores for sample in found]
 
 
 def _sample(height: int, width: int) -> Any:

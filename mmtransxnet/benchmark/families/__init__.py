@@ -1,0 +1,1 @@
+"""One model of each family of mmdet, mmseg and mmpretrain, tried."""

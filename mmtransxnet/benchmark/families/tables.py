@@ -1,0 +1,77 @@
+"""The results of the trials: kept in files, shown in tables."""
+
+import importlib.metadata
+import json
+import re
+from pathlib import Path
+
+from mmtransxnet.benchmark.families.trials import FINE, Result
+from mmtransxnet.benchmark.families.zoo import LIBRARIES
+from mmtransxnet.utils.atomic_write import write_safely
+
+
+def read(path: Path) -> Result:
+    """The results of a library so far."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write(path: Path, results: Result) -> None:
+    """Replace the results of a library."""
+    text = json.dumps(results, indent=1, sort_keys=True) + '\n'
+    write_safely(path, text.encode())
+
+
+def versions() -> list[str]:
+    """The packages that the libraries are installed from, with versions."""
+    distributions = importlib.metadata.packages_distributions()
+    names = ('torch', 'torchvision', 'mmengine', 'mmcv', *LIBRARIES)
+    found = [distributions[name][0] for name in names]
+    return [f'{name} {importlib.metadata.version(name)}' for name in found]
+
+
+def table(library: str, results: Result) -> str:
+    """The results of a library as text and a markdown table."""
+    found = results['families']
+    own = sum(result['step'] == FINE for result in found.values())
+    ours = sum(result.get('transxnet') == FINE for result in found.values())
+    made = results['made']
+    head = (
+        f'{len(found)} families of {library}: **{own}** train a step as they '
+        f'are, **{ours}** with TransXNet-T. {made["date"]}, '
+        f'{", ".join(made["versions"])}.\n\n'
+        '| family | config | pixels | as it is | prediction | TransXNet-T |\n'
+        '|---|---|---|---|---|---|\n'
+    )
+    return head + ''.join(
+        f'| {" | ".join([name, *cells(result)])} |\n'
+        for name, result in sorted(found.items())
+    )
+
+
+def cells(result: Result) -> list[str]:
+    """The row of a family."""
+    fine = result['step'] == FINE
+    return [
+        result['config'],
+        str(result['size']) if fine else '',
+        result['step'],
+        result.get('prediction') or ('none' if fine else ''),
+        result.get('transxnet', ''),
+    ]
+
+
+_MARKED = re.compile(
+    r'(<!-- families: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL
+)
+
+
+def write_tables(page: Path, folder: Path) -> None:
+    """Put the results into a page, between its marks."""
+
+    def part(found: re.Match[str]) -> str:
+        results = read(folder / f'{found[2]}.json')
+        if not results:
+            return found[0]  # another library's are there
+        return f'{found[1]}\n{table(found[2], results)}\n{found[3]}'
+
+    page.write_text(_MARKED.sub(part, page.read_text()))

@@ -1,0 +1,1 @@
+"""Time and memory of TransXNet, its published formula and its peers."""
