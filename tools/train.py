@@ -7,7 +7,6 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmtransxnet.analysis.complexity import build_on_meta
 from mmtransxnet.engine import (
     UserError,
     build_runner,
@@ -21,6 +20,7 @@ from mmtransxnet.engine import (
     run_parser,
     use_fsdp,
 )
+from mmtransxnet.utils.build import build_model
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,7 +94,7 @@ def train(args: argparse.Namespace) -> None:
 def check_weights(config: Config, model: Any, name: str) -> None:
     """Check that the file a run starts from fits its model."""
     if not isinstance(model, nn.Module):  # sharded: not built yet
-        model = build_on_meta(config)
+        model = build_model(config, 'meta')
     # What is resumed is the same model.
     allow = [] if config.resume else config.get('load_allow', [])
     check_checkpoint(config.load_from, model, name, allow)

@@ -24,7 +24,7 @@ from mmtransxnet.apis.inputs import (
 from mmtransxnet.engine.config.loading import load_config
 from mmtransxnet.models import fold as inference_form
 from mmtransxnet.utils.errors import UserError
-from mmtransxnet.weights.matching import fit
+from mmtransxnet.weights.matching import match_weights
 from mmtransxnet.weights.mmengine_loaders import path_of
 from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
 
@@ -250,14 +250,12 @@ def _read(checkpoint: str) -> dict[str, Any]:
 
 
 def _load(model: nn.Module, content: Mapping[str, Any], name: str) -> None:
-    outcome = fit(state_dict_of(content), model.state_dict())
-    if outcome.problems:
-        raise UserError(
-            f'checkpoint {name} does not fit the model of the config: '
-            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
-            'config?'
-        )
-    model.load_state_dict(outcome.state, strict=False)
+    match = match_weights(state_dict_of(content), model.state_dict())
+    try:
+        match.require(name, 'the model of the config')
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    model.load_state_dict(match.state, strict=False)
 
 
 def _dataset_meta(

@@ -5,7 +5,7 @@ import torch
 
 from mmtransxnet import TransXNet
 from mmtransxnet.weights import load_weights, save_weights
-from mmtransxnet.weights.matching import fit
+from mmtransxnet.weights.matching import match_weights
 from tests.support.models import MICRO
 from tests.support.published_files import SIZE, build
 
@@ -16,7 +16,7 @@ def model():
 
 
 def test_reasons(state, model):
-    outcome = fit(state, model.state_dict())
+    outcome = match_weights(state, model.state_dict())
     assert set(outcome.left_out) == {
         f'classifier.{i}.{kind}' for i in (0, 2) for kind in ('weight', 'bias')
     }
@@ -77,7 +77,7 @@ def test_a_prefix_that_is_not_there(files, model):
 def test_files_without_counts_of_batches(state, model):
     """Written before batch norms counted; nothing computes with them."""
     old = {n: v for n, v in state.items() if 'num_batches' not in n}
-    assert fit(old, model.state_dict()).problems == []
+    assert match_weights(old, model.state_dict()).problems == []
 
 
 def test_init_cfg_with_other_initialisers(files):
