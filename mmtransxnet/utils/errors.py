@@ -1,10 +1,12 @@
-"""Errors that the user can mend, told without a traceback."""
+"""Errors that the user can mend, reported without a traceback."""
 
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+
+from mmtransxnet.utils.text import shorten
 
 # Methods of mmengine's Runner, and what of the config they build.
 _BUILDERS = dict(
@@ -77,8 +79,7 @@ def line_of(error: UserError) -> str:
 
 def in_a_line(error: BaseException) -> str:
     """What an exception says, and where it comes from."""
-    text = ' '.join(str(error).split())
-    text = text if len(text) <= 400 else f'{text[:397]}...'
+    text = shorten(str(error), 400)
     frames = traceback.extract_tb(error.__traceback__)
     place = f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''
     return f'{type(error).__name__}: {text}{place}'

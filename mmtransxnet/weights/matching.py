@@ -198,11 +198,11 @@ def _compare(
 def _same_shape(
     name: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> bool:
-    ours, theirs = expected[name].shape, state[name].shape
-    if 'relative_pos_enc.' in name and len(theirs) == 4:
+    shape, stored = expected[name].shape, state[name].shape
+    if 'relative_pos_enc.' in name and len(stored) == 4:
         # Resized to the model's design size when it is loaded.
-        return ours[:2] == theirs[:2]
-    return ours == theirs
+        return shape[:2] == stored[:2]
+    return shape == stored
 
 
 def _allowed(names: Iterable[str], allow: Sequence[str]) -> list[str]:

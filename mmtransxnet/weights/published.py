@@ -26,7 +26,7 @@ FILES = {
 }
 
 
-def file_of(name: str) -> str:
+def file_name(name: str) -> str:
     """The file of the release that a name stands for.
 
     Args:
@@ -37,13 +37,13 @@ def file_of(name: str) -> str:
     """
     short = name.removeprefix(SCHEME)
     if short not in FILES:
-        known = ', '.join(SCHEME + one for one in FILES)
+        known = ', '.join(SCHEME + short for short in FILES)
         raise ValueError(f'{name} is not published; there are {known}')
     return FILES[short]
 
 
-def locate(name: str) -> Path:
-    """Find the file of a name on this machine, or fetch it.
+def find_weights(name: str) -> Path:
+    """Find the file of a name on this machine, or download it.
 
     The directory named by ``TRANSXNET_WEIGHTS`` comes first, then the cache
     of torch hub, where mmengine downloads to as well, then the authors'
@@ -56,7 +56,7 @@ def locate(name: str) -> Path:
         ValueError: There is no such name, ``TRANSXNET_WEIGHTS`` is no
             directory, or the file is not here and cannot be fetched.
     """
-    file = file_of(name)
+    file = file_name(name)
     folder = os.environ.get(VARIABLE)
     if folder:
         if not Path(folder).is_dir():
@@ -64,10 +64,10 @@ def locate(name: str) -> Path:
         path = Path(folder) / file
         if path.is_file():
             return path
-    return fetch(f'{RELEASE}/{file}')
+    return download(f'{RELEASE}/{file}')
 
 
-def fetch(url: str) -> Path:
+def download(url: str) -> Path:
     """Download a file once, into the cache of torch hub.
 
     Args:

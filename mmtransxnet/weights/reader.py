@@ -24,11 +24,11 @@ _MULTIARRAY_NAMES = ('numpy.core.multiarray', 'numpy._core.multiarray')
 _multiarray = importlib.import_module(
     _MULTIARRAY_NAMES[int(np.__version__.split('.')[0]) >= 2]
 )
-_NUMBERS = [f'{kind}{size}' for kind in 'iu' for size in (1, 2, 4, 8)]
+_NUMBERS = [f'{code}{size}' for code in 'iu' for size in (1, 2, 4, 8)]
 _NUMBERS += ['b1', 'f2', 'f4', 'f8']
 
 # At most one file: what was read for a check and will be loaded.
-_kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+_cached: dict[tuple[Any, ...], Mapping[str, Any]] = {}
 
 _STATISTICS = ('min', 'max', 'mean', 'current')
 
@@ -69,7 +69,7 @@ def _allow_list() -> Iterator[None]:
     # On leaving, torch forbids all that it is given, also what the user had
     # allowed before.
     allowed = torch.serialization.get_safe_globals()
-    extra = [one for one in _ALLOWED if one not in allowed]
+    extra = [item for item in _ALLOWED if item not in allowed]
     with torch.serialization.safe_globals(extra):
         yield
 
@@ -79,7 +79,7 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a ``.pth`` or ``.safetensors`` file, whatever it is called.
 
-    What :func:`keep` has of it is not read again.
+    What :func:`cache_checkpoint` holds of it is not read again.
 
     Args:
         path: The file.
@@ -96,8 +96,8 @@ def read_checkpoint(
             that are not numbers.
     """
     path = _expanded(path)
-    if _identity(path) in _kept:
-        return dict(_kept[_identity(path)])
+    if _identity(path) in _cached:
+        return dict(_cached[_identity(path)])
     if not os.path.isfile(path):  # Path's raises for very long names
         raise ValueError(f'checkpoint {path} is not a file')
     try:
@@ -130,24 +130,26 @@ def read_checkpoint(
     return dict(content)
 
 
-def keep(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Spare those who read a file next the reading, one file at a time.
+def cache_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Hold the content of a file for whoever reads it next.
+
+    One file at a time is held, until it is loaded.
 
     Args:
         path: The file; it need not be on this machine.
         content: What it holds, on the CPU.
     """
-    forget()
-    _kept[_identity(_expanded(path))] = content
+    clear_cache()
+    _cached[_identity(_expanded(path))] = content
 
 
-def forget() -> None:
-    """Let go of what is kept: it is in the model now, or not needed."""
-    _kept.clear()
+def clear_cache() -> None:
+    """Drop the content that is held: it is loaded, or not needed."""
+    _cached.clear()
 
 
 def _identity(path: Path) -> tuple[Any, ...]:
-    """What tells a file from another, and from itself before a change."""
+    """A key for the content of a file: its path, and when it changed."""
     try:
         found = path.stat()
     except (OSError, ValueError):  # not here; a name that no file has
@@ -191,7 +193,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """The telling line of an error of ``torch.load``, and the remedy."""
+    """The line that matters of an error of ``torch.load``, and the remedy."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     refused = [
         line.strip()
@@ -213,7 +215,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_arguments(content: Mapping[str, Any], path: Path) -> None:
-    """Training arguments are plain data, or somebody is up to something."""
+    """Refuse training arguments that are not plain data."""
     arguments = content.get('args')
     if not isinstance(arguments, argparse.Namespace):
         return

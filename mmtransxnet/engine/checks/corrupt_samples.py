@@ -36,6 +36,7 @@ from mmtransxnet.engine.checks.pictures import (
     sample_of,
 )
 from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.text import first_few
 
 POLICIES = ('error', 'skip')
 
@@ -179,7 +180,7 @@ def guarded_dataset(
     built, problems = build_without_bad_boxes(dataset)
     if problems and policy == 'error':
         raise UserError(
-            f'bad data: {len(problems)} bad boxes: {_some(problems)}. Mend '
+            f'bad data: {len(problems)} bad boxes: {_first(problems)}. Mend '
             f'them ({_FIND}), or leave them out: {_SKIP}'
         )
     if len(problems) > limit:
@@ -314,10 +315,9 @@ class SkippedSamplesHook(Hook):
 def _too_many(problems: Sequence[str], limit: int) -> str:
     return (
         f'bad data: {len(problems)} are more than bad_data.limit={limit}: '
-        f'{_some(problems)}. Mend them ({_FIND})'
+        f'{_first(problems)}. Mend them ({_FIND})'
     )
 
 
-def _some(problems: Sequence[str]) -> str:
-    more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
-    return '; '.join(problems[:3]) + more
+def _first(problems: Sequence[str]) -> str:
+    return first_few(problems, separator='; ')

@@ -60,7 +60,7 @@ class DeepCheck:
         self.problems = list(problems)
         self.unchecked = list(unchecked)
 
-    def judge(self, workers: int) -> Iterator[str | None]:
+    def run(self, workers: int) -> Iterator[str | None]:
         """Decode all pictures.
 
         Args:

@@ -23,7 +23,11 @@ from mmtransxnet.utils.text import shorten
 from mmtransxnet.weights.loading import match_file
 from mmtransxnet.weights.matching import match_weights
 from mmtransxnet.weights.mmengine_loaders import LOCATED, path_of
-from mmtransxnet.weights.reader import keep, read_checkpoint, state_dict_of
+from mmtransxnet.weights.reader import (
+    cache_checkpoint,
+    read_checkpoint,
+    state_dict_of,
+)
 
 
 def check_data(config: Config, splits: Sequence[str]) -> None:
@@ -176,7 +180,8 @@ def check_checkpoint(
     }
     try:
         content = read_checkpoint(path_of(path))
-        keep(path_of(path), content)  # for the Runner, which loads it next
+        # For the Runner, which loads it next.
+        cache_checkpoint(path_of(path), content)
         match = match_weights(state_dict_of(content), expected, allow)
         match.require(path, f'the model of {config_name}')
     except ValueError as error:
