@@ -181,11 +181,8 @@ def main() -> None:
         check_folder(args.out.parent, 'the folder of the output,')
         if args.out.is_dir():
             raise UserError(f'{args.out} is a folder, not a file')
-        try:
-            path = path_of(args.source)
-            content = read_checkpoint(path)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        path = path_of(args.source)
+        content = read_checkpoint(path)
         state = weights_in(content, args.ema)
         expected = (
             model_of(args.config) if args.config else published_model(state)

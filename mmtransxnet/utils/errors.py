@@ -35,6 +35,10 @@ class UserError(Exception):
     """Bad input; the message names the thing and the remedy."""
 
 
+class CheckpointError(UserError, ValueError):
+    """A file of weights that is missing, not readable or does not fit."""
+
+
 @contextmanager
 def report_user_errors() -> Iterator[None]:
     """Turn errors of the user's into a message and exit status 2.
@@ -72,7 +76,8 @@ def line_of(error: UserError) -> str:
     comes a text that ends with it.
     """
     first: BaseException = error
-    while isinstance(first.__context__, UserError):
+    # What is raised ``from`` another says more than that.
+    while first.__cause__ is None and isinstance(first.__context__, UserError):
         first = first.__context__
     return str(first).rpartition(f'{UserError.__name__}: ')[2].strip()
 

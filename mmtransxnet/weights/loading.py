@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmtransxnet.utils.atomic_write import atomic_write
+from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
 from mmtransxnet.weights.matching import Match, match_weights
 from mmtransxnet.weights.mmengine_loaders import path_of
@@ -59,7 +60,7 @@ def load_weights(
         What was loaded and what was not.
 
     Raises:
-        ValueError: The file cannot be had or read, or does not fit.
+        CheckpointError: The file cannot be had or read, or does not fit.
     """
     match = match_file(model, source, prefix, allow)
     model.load_state_dict(match.state, strict=False)
@@ -78,7 +79,7 @@ def _below(
         if name.startswith(prefix)
     }
     if not found:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {source} has no names that begin with {prefix}, but '
             f'{first_few(list(state))}; leave prefix out'
         )

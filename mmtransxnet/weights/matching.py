@@ -15,6 +15,7 @@ from mmtransxnet.models.state_dict import (
     names_below,
     rename_classifier,
 )
+from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
 
 
@@ -55,10 +56,10 @@ class Match:
             model: What the model is called, likewise.
 
         Raises:
-            ValueError: It does not fit.
+            CheckpointError: It does not fit.
         """
         if self.problems:
-            raise ValueError(
+            raise CheckpointError(
                 f'checkpoint {source} does not fit {model}: '
                 f'{"; ".join(self.problems)}. Is it of this config, size and '
                 'task? What may differ is allowed by name'

@@ -50,7 +50,7 @@ def path_of(source: str) -> Path:
         source: A path, ``http(s)://...`` or ``transxnet://...``.
 
     Raises:
-        ValueError: It cannot be fetched, or the name is unknown.
+        CheckpointError: It cannot be fetched, or the name is unknown.
     """
     if source.startswith(SCHEME):
         return find_weights(source)

@@ -6,6 +6,8 @@ from urllib.error import URLError
 
 import torch
 
+from mmtransxnet.utils.errors import CheckpointError
+
 SCHEME = 'transxnet://'
 RELEASE = 'https://github.com/LMMMEng/TransXNet/releases/download/v1.0'
 # A directory with the files of the release.
@@ -33,12 +35,12 @@ def file_name(name: str) -> str:
         name: For example ``transxnet://maskrcnn-t``.
 
     Raises:
-        ValueError: There is no such name; the message lists all.
+        CheckpointError: There is no such name; the message lists all.
     """
     short = name.removeprefix(SCHEME)
     if short not in FILES:
         known = ', '.join(SCHEME + short for short in FILES)
-        raise ValueError(f'{name} is not published; there are {known}')
+        raise CheckpointError(f'{name} is not published; there are {known}')
     return FILES[short]
 
 
@@ -53,14 +55,14 @@ def find_weights(name: str) -> Path:
         name: For example ``transxnet://b-384``.
 
     Raises:
-        ValueError: There is no such name, ``TRANSXNET_WEIGHTS`` is no
+        CheckpointError: There is no such name, ``TRANSXNET_WEIGHTS`` is no
             directory, or the file is not here and cannot be fetched.
     """
     file = file_name(name)
     folder = os.environ.get(VARIABLE)
     if folder:
         if not Path(folder).is_dir():
-            raise ValueError(f'{VARIABLE}={folder} is not a directory')
+            raise CheckpointError(f'{VARIABLE}={folder} is not a directory')
         path = Path(folder) / file
         if path.is_file():
             return path
@@ -77,7 +79,7 @@ def download(url: str) -> Path:
         The file on this machine.
 
     Raises:
-        ValueError: It cannot be had; the message says where to put it.
+        CheckpointError: It cannot be had; the message says where to put it.
     """
     path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(url).name
     if path.is_file():
@@ -88,7 +90,7 @@ def download(url: str) -> Path:
         # processes do not disturb each other.
         torch.hub.download_url_to_file(url, str(path))
     except (URLError, OSError) as error:
-        raise ValueError(
+        raise CheckpointError(
             f'{url} cannot be fetched ({error}). Fetch it where there is a '
             f'network, and put {path.name} into {path.parent} or into a '
             f'directory that {VARIABLE} names'

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmtransxnet.models.state_dict import STEM
+from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
 
 # numpy 2 renamed the module; files carry the name of the numpy that wrote
@@ -91,7 +92,7 @@ def read_checkpoint(
         ``state_dict`` and the metadata is ``meta``.
 
     Raises:
-        ValueError: The file is missing, empty, truncated, no checkpoint,
+        CheckpointError: The file is missing, empty, truncated, no checkpoint,
             holds objects other than tensors and training state, or weights
             that are not numbers.
     """
@@ -99,17 +100,19 @@ def read_checkpoint(
     if _identity(path) in _cached:
         return dict(_cached[_identity(path)])
     if not os.path.isfile(path):  # Path's raises for very long names
-        raise ValueError(f'checkpoint {path} is not a file')
+        raise CheckpointError(f'checkpoint {path} is not a file')
     try:
         with path.open('rb') as file:
             start = file.read(512)
     except OSError as error:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} cannot be read: {error.strerror}'
         ) from error
     problem = _no_checkpoint(start)
     if problem:
-        raise ValueError(f'checkpoint {path} cannot be read: it {problem}')
+        raise CheckpointError(
+            f'checkpoint {path} cannot be read: it {problem}'
+        )
     try:
         if _is_safetensors(start):
             content = _read_safetensors(path)
@@ -118,11 +121,11 @@ def read_checkpoint(
                 content = torch.load(path, map_location, weights_only=True)
     # torch raises almost anything for a broken file.
     except Exception as error:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} cannot be read: {_reason(error)}'
         ) from error
     if not isinstance(content, Mapping):
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} holds a {type(content).__name__}, not weights'
         )
     _check_arguments(content, path)
@@ -221,7 +224,7 @@ def _check_arguments(content: Mapping[str, Any], path: Path) -> None:
         return
     for name, value in vars(arguments).items():
         if not _is_plain(value):
-            raise ValueError(
+            raise CheckpointError(
                 f'checkpoint {path} cannot be read: its args.{name} is a '
                 f'{type(value).__name__}, not plain data'
             )
@@ -247,7 +250,7 @@ def _check_numbers(content: Mapping[str, Any], path: Path) -> None:
         and bool(value.isnan().any())
     ]
     if broken:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} holds NaN in {first_few(broken)}. The '
             'training diverged, or the file is damaged; use an earlier '
             'checkpoint'

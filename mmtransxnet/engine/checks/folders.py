@@ -70,8 +70,8 @@ _LISTING_METHODS = (
 )
 
 _LARGE = 64 * 2**20
-"""Size in bytes from which annotations are not parsed. COCO's train split has
-450 MB, which mmdet lists in minutes; its ends are looked at."""
+"""Size in bytes from which annotations are not read. COCO's train split has
+450 MB; its ends are looked at."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from mmtransxnet.engine.checks.dataset_types import (
 )
 from mmtransxnet.engine.checks.folders import inspect_layout
 from mmtransxnet.utils.build import build_model
-from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.errors import CheckpointError, UserError
 from mmtransxnet.utils.text import shorten
 from mmtransxnet.weights.loading import match_file
 from mmtransxnet.weights.matching import match_weights
@@ -151,7 +151,7 @@ def check_init_weights(config: Config) -> None:
     model = build_model(Config(described), 'meta')
     try:
         match_file(model, source, init.get('prefix'), init.get('allow', ()))
-    except ValueError as error:
+    except CheckpointError as error:
         raise UserError(
             f'model.backbone.init_cfg: {error}. Or {scratch}'
         ) from error
@@ -170,7 +170,7 @@ def check_checkpoint(
         allow: Names, or patterns such as ``head.fc.*``, that need not fit.
 
     Raises:
-        UserError: The file cannot be read, or the weights do not fit.
+        CheckpointError: The file cannot be read, or the weights do not fit.
     """
     if '://' in path and not path.startswith(LOCATED):
         return
@@ -178,13 +178,10 @@ def check_checkpoint(
         name.removeprefix('module.'): value
         for name, value in model.state_dict().items()
     }
-    try:
-        content = read_checkpoint(path_of(path))
-        # For the Runner, which loads it next.
-        cache_checkpoint(path_of(path), content)
-        match = match_weights(state_dict_of(content), expected, allow)
-        match.require(path, f'the model of {config_name}')
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    content = read_checkpoint(path_of(path))
+    # For the Runner, which loads it next.
+    cache_checkpoint(path_of(path), content)
+    match = match_weights(state_dict_of(content), expected, allow)
+    match.require(path, f'the model of {config_name}')
     for line in match.report():
         print_log(f'{path}: {line}', 'current')
