@@ -26,7 +26,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from mmtransxnet.models.arch import NUM_STAGES
-from mmtransxnet.models.transxnet import Block, PatchEmbed, TransXNet
+from mmtransxnet.models.block import Block, PatchEmbed
+from mmtransxnet.models.torchscript import ScriptableTransXNet
+from mmtransxnet.models.transxnet import TransXNet
 from mmtransxnet.weights.published import SCHEME
 from mmtransxnet.weights.reader import state_dict_of
 
@@ -254,9 +256,29 @@ class TimmTransXNet(TransXNet):
             x = self.classifier[2](x)
         return x.flatten(1) if self.global_pool else x
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles in place of this module."""
+        last = self._num_stages - 1
+        norm, pool, layer = self.classifier
+        return nn.Sequential(
+            ScriptableTransXNet(self, (last,), [norm]),
+            _Only(),
+            pool,
+            nn.Dropout(self.drop_rate).train(self.training),
+            layer,
+            nn.Flatten() if self.global_pool else nn.Identity(),
+        )
+
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Classify images ``(B, in_chans, H, W)``."""
         return self.forward_head(self.forward_features(x))
+
+
+class _Only(nn.Module):
+    """Takes the output of a single stage out of its list."""
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        return outputs[0]
 
 
 def _square(img_size: int | Sequence[int]) -> int:

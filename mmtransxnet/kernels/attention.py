@@ -38,30 +38,51 @@ def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
     Returns:
         Table ``(1, heads, Nq, Nk)``; the input itself where it fits.
     """
-    if tuple(table.shape[-2:]) == (num_q, num_k):
+    if table.size(2) == num_q and table.size(3) == num_k:
         return table
     return F.interpolate(
         table, size=(num_q, num_k), mode='bicubic', align_corners=False
     )
 
 
-def resize_as_far_as_small(table: Tensor, num_q: int, num_k: int) -> Tensor:
-    """Resize a table, but leave large ones to :func:`attention`.
+def table_for(table: Tensor, x: Tensor, sr_ratio: int) -> Tensor:
+    """The position table of a stage for a feature map, shared by its blocks.
+
+    Tables that would be larger than the device's settings allow get the
+    right number of keys only; :func:`attention` makes the rows it needs.
 
     Args:
         table: Position table ``(1, heads, Nq0, Nk0)``.
-        num_q: Number of queries Nq.
-        num_k: Number of keys Nk.
+        x: Feature map ``(B, C, H, W)``.
+        sr_ratio: Reduction r of the keys.
 
     Returns:
-        Table ``(1, heads, Nq, Nk)``, or ``(1, heads, min(Nq0, Nq), Nk)``
-        where all of it would be larger than the device's settings allow.
+        Table ``(1, heads, Nq, Nk)`` with ``Nq = H W`` and
+        ``Nk = ceil(H / r) ceil(W / r)``, or ``(1, heads, min(Nq0, Nq), Nk)``.
+    """
+    num_q = x.size(2) * x.size(3)
+    num_k = -(-x.size(2) // sr_ratio) * -(-x.size(3) // sr_ratio)
+    if not torch.jit.is_scripting():
+        return resize_for_device(table, num_q, num_k)
+    return resize_position_table(table, num_q, num_k)
+
+
+def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
+    """Resize a table as far as the settings of its device allow.
+
+    See :func:`table_for`.
     """
     limit = settings_of(table).whole_table
     size = table.size(1) * num_q * num_k * table.element_size()
     if limit is not None and size > limit:
         num_q = min(num_q, table.size(-2))
-    return resize_position_table(table, num_q, num_k)
+    resized = resize_position_table(table, num_q, num_k)
+    if not torch.is_grad_enabled():
+        return resized
+    # Always an operation: the table's gradient is complete at the same place
+    # of the backward pass for all sizes, or processes with images of
+    # different sizes would exchange gradients in different orders.
+    return resized.view_as(resized)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
@@ -79,6 +100,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     Returns:
         Tensor ``(B, heads, Nq, D)``.
     """
+    if not torch.jit.is_scripting():
+        return _of_device(q, k, v, table)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=table.to(q.dtype))
+
+
+def _of_device(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     # PyTorch's fused attention wants the values of a token side by side.
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     if q.size(-2) == table.size(-2):
@@ -258,8 +285,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _no_second_derivative(ctx: Any, *grads: Tensor) -> Any:
     raise RuntimeError(
         'attention in blocks has no second derivative; compute with '
-        "PyTorch's own: within mmtransxnet.kernels.settings.settings_for("
-        'device, EXPORT) and torch.nn.attention.sdpa_kernel(SDPBackend.MATH)'
+        "PyTorch's own: within mmtransxnet.kernels.settings.plain() and "
+        'torch.nn.attention.sdpa_kernel(SDPBackend.MATH)'
     )
 
 

@@ -1,21 +1,99 @@
-"""Contexts that change which statistics batch norms use or update.
+"""Batch norms that a single value and a second forward pass do not disturb.
 
-They work on any module that contains batch norms (BN, SyncBN, whatever the
-config chose): mmcv builds those, so subclassing them is not an option.
+They work on whatever batch norms a config chose (BN, SyncBN, ...): mmcv
+builds those.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from mmengine.model.utils import _BatchNormXd
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 # Of these it is known that they ask no other process; the last is what
 # mmengine makes of SyncBN where there is none.
 _LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, _BatchNormXd)
+
+
+class SingleValueNorm(_BatchNorm):
+    """A batch norm that takes a single value per channel in training.
+
+    One value has no variance, and torch refuses it (the published code
+    crashes on a batch of one image). The norm then normalises with its
+    running statistics and does not update them, as in evaluation. Where
+    other processes contribute values, a fall-back on one process would leave
+    them waiting: such a norm stays as it is.
+    """
+
+    original: Any
+    """The class that this one extends."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, H, W)``."""
+        of_batch = self.training
+        if not torch.jit.is_scripting():
+            if not self.training or not _is_refused(self, x):
+                return super().forward(x)
+            of_batch = False
+        elif self.training:
+            of_batch = x.numel() > x.size(1)
+            if of_batch and self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            of_batch,
+            self.momentum,  # type: ignore[arg-type]
+            self.eps,
+        )
+
+    def __reduce__(self) -> Any:
+        # Pickle finds no class that was made for a norm.
+        return _empty, (self.original,), self.__dict__
+
+
+@cache
+def _extended(original: Any) -> Any:
+    """A class of norms with the rule for single values."""
+    body = dict(original=original, __module__=__name__)
+    return type(original.__name__, (SingleValueNorm, original), body)
+
+
+def _empty(original: Any) -> Any:
+    extended = _extended(original)
+    return extended.__new__(extended)
+
+
+def accept_single_values(module: nn.Module) -> None:
+    """Let all batch norms inside take a single value per channel."""
+    for part in module.modules():
+        if isinstance(part, _BatchNorm) and not isinstance(
+            part, SingleValueNorm
+        ):
+            original: Any = type(part)
+            part.__class__ = _extended(original)
+
+
+def _is_refused(norm: _BatchNorm, x: Tensor) -> bool:
+    """Whether torch has no statistics of a batch and ours is alone with it."""
+    if x.numel() != x.size(1) or norm.running_mean is None:
+        return False
+    together = dist.is_available() and dist.is_initialized()
+    alone = not together or dist.get_world_size() == 1
+    return alone or _original(norm) in _LOCAL
+
+
+def _original(norm: nn.Module) -> Any:
+    return norm.original if isinstance(norm, SingleValueNorm) else type(norm)
 
 
 def training_norms(module: nn.Module) -> list[Any]:
@@ -34,64 +112,26 @@ def synchronised_norms(module: nn.Module) -> list[Any]:
     call them equally often and in the same order, whatever batch it has: a
     process that waits for one call too many waits for ever.
     """
-    return [n for n in training_norms(module) if type(n) not in _LOCAL]
+    norms = training_norms(module)
+    return [norm for norm in norms if _original(norm) not in _LOCAL]
 
 
 @contextmanager
-def _with(norms: list[Any], **values: Any) -> Iterator[None]:
-    """Set attributes of norms."""
-    before = [{name: getattr(norm, name) for name in values} for norm in norms]
-    for norm in norms:
-        _set(norm, values)
-    try:
-        yield
-    finally:
-        for norm, old in zip(norms, before, strict=True):
-            _set(norm, old)
-
-
-def _set(norm: nn.Module, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        setattr(norm, name, value)
-
-
-def no_statistics_update(module: nn.Module) -> AbstractContextManager:
+def no_statistics_update(module: nn.Module) -> Iterator[None]:
     """Let the batch norms inside keep their running statistics.
 
     They still normalise with the statistics of the batch. For activation
     checkpointing: the recomputation must not count the same batch twice,
     but must save the same tensors, the running statistics among them.
     """
+    norms = training_norms(module)
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     # SyncBN insists on a counter; a spare one counts the recomputation.
     spare = torch.tensor(0)
-    return _with(
-        training_norms(module), momentum=0.0, num_batches_tracked=spare
-    )
-
-
-def statistics_for(
-    module: nn.Module, num_values: int
-) -> AbstractContextManager:
-    """Choose the statistics of the batch norms inside a training module.
-
-    One value has no variance, and torch refuses it (the published code
-    crashes on a batch of one image). The norms then normalise with their
-    running statistics and do not update them, as in evaluation. Where other
-    processes contribute values, a fall-back on one process would leave them
-    waiting: such norms are left alone.
-
-    Args:
-        module: The module that contains the norms.
-        num_values: Values per channel that they are going to see,
-            ``B * H * W``.
-    """
-    if num_values > 1 or not module.training or _waits_for_others(module):
-        return nullcontext()
-    return _with(training_norms(module), training=False)
-
-
-def _waits_for_others(module: nn.Module) -> bool:
-    """Whether norms inside share statistics with other processes."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return False
-    return dist.get_world_size() > 1 and bool(synchronised_norms(module))
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, spare
+    try:
+        yield
+    finally:
+        for norm, values in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = values

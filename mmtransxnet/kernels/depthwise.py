@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransxnet.kernels.formula import computed_by
 from mmtransxnet.kernels.settings import settings_of
 
 # Below, the backward kernel of the library is the faster one.
@@ -155,6 +156,12 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         Feature map ``(B, C, H, W)``; equal to ``F.conv2d`` and its
         gradients up to rounding.
     """
+    if not torch.jit.is_scripting():
+        return _fast(x, weight, bias)
+    return _plain(x, weight, bias)
+
+
+def _fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not settings_of(x).fast_depthwise:
         return _plain(x, weight, bias)
     if weight.size(-1) == 1:
@@ -192,6 +199,13 @@ def _add_merged(
     return _DepthwiseConv.apply(x, bias, True, *weights)
 
 
+def _residual_inside(conv: Any, x: Tensor) -> Any:
+    """The residual as a part of the kernel, where there is one."""
+    if not conv.residual or not _is_merged(x):
+        return NotImplemented
+    return _add_merged(x, [conv.weight], [conv.bias])
+
+
 class DepthwiseConv2d(nn.Conv2d):
     """A depthwise ``nn.Conv2d`` with stride 1 that keeps height and width.
 
@@ -219,10 +233,9 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         self.residual = residual
 
+    @computed_by(_residual_inside)
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C, H, W)``; see :func:`depthwise_conv2d`."""
-        if self.residual and _is_merged(x):
-            return _add_merged(x, [self.weight], [self.bias])  # type: ignore
         out = depthwise_conv2d(x, self.weight, self.bias)
         return x + out if self.residual else out
 
@@ -232,29 +245,23 @@ class DepthwiseConv2d(nn.Conv2d):
         return super().extra_repr() + added
 
 
-def add_depthwise_convs(
-    x: Tensor, convs: nn.ModuleList, channels: Sequence[int]
-) -> Tensor:
-    """Depthwise convolutions of consecutive channels, with their residual.
-
-    As one, where nobody would miss a call of the modules themselves.
+def multi_scale(module: Any, x: Tensor) -> Any:
+    """Run the depthwise convolutions of consecutive channels as one.
 
     Args:
+        module: A module whose ``proj`` holds :class:`DepthwiseConv2d` with
+            ``residual``, or what took their place.
         x: Feature map ``(B, C, H, W)``.
-        convs: A :class:`DepthwiseConv2d` with ``residual`` for each part of
-            the channels, or what took its place.
-        channels: Number of channels of each part, C together.
 
     Returns:
-        Feature map ``(B, C, H, W)``.
+        Feature map ``(B, C, H, W)``; ``NotImplemented`` where that is
+        slower, or the call of a convolution would be missed.
     """
-    modules: Any = list(convs)
-    if _is_merged(x) and not any(map(_must_be_called, modules)):
-        weights = [conv.weight for conv in modules]
-        return _add_merged(x, weights, [conv.bias for conv in modules])
-    parts = x.split(list(channels), dim=1)
-    outs = [conv(part) for conv, part in zip(modules, parts, strict=True)]
-    return torch.cat(outs, dim=1)
+    convs: Any = list(module.proj)
+    if not _is_merged(x) or any(map(_must_be_called, convs)):
+        return NotImplemented
+    weights = [conv.weight for conv in convs]
+    return _add_merged(x, weights, [conv.bias for conv in convs])
 
 
 def _must_be_called(module: nn.Module) -> bool:

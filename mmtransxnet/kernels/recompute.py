@@ -15,6 +15,7 @@ from mmtransxnet.kernels.batch_norm import (
     synchronised_norms,
 )
 from mmtransxnet.kernels.depthwise import has_hooks
+from mmtransxnet.kernels.formula import in_place_of
 from mmtransxnet.kernels.settings import settings_of
 
 MODES = ('off', 'on', 'auto')
@@ -49,6 +50,80 @@ def recompute(
             _Again(kept.give, lambda: no_statistics_update(module)),
         ),
     )
+
+
+def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate a ``forward`` whose inner results ``with_cp`` leaves out.
+
+    The backward pass computes them again where ``self.with_cp`` is set.
+    TorchScript, which compiles source code, sees the method alone.
+    """
+    run = _run_checkpointed
+
+    def call(self: Any, *inputs: Tensor) -> Tensor:
+        return run(forward, self, *inputs)
+
+    return in_place_of(forward, call)
+
+
+def _run_checkpointed(
+    forward: Callable[..., Tensor], module: Any, *inputs: Tensor
+) -> Tensor:
+    if not (module.with_cp and torch.is_grad_enabled()):
+        return forward(module, *inputs)
+    compute = partial(forward, module)
+    if not torch.compiler.is_compiling():
+        return recompute(compute, *inputs, module=module)
+    # A compiler recomputes values, not side effects, and knows no contexts.
+    # But a single sample is normalised with running statistics, which have
+    # moved on when the backward pass reads them; and norms that ask other
+    # processes must not ask twice.
+    if inputs[0].size(0) == 1 or synchronised_norms(module):
+        return compute(*inputs)
+    return checkpoint(compute, *inputs, use_reentrant=False)
+
+
+def enhance_keeping_less(mixer: Any, x: Tensor) -> Any:
+    """``x + proj(x)`` with one map of C channels kept instead of three.
+
+    Args:
+        mixer: A :class:`~mmtransxnet.models.token_mixer.DMixer`.
+        x: Feature map ``(B, C, H, W)``.
+    """
+    proj = mixer.proj
+    if not is_recomputed(x, x.numel(), mixer.recompute, proj, proj):
+        return NotImplemented
+    conv, act, norm, squeeze, *others = proj
+    out = recompute(
+        lambda y: squeeze(norm(act(y))), conv(x), module=proj, random=False
+    )
+    for layer in others:
+        out = layer(out)
+    return x + out
+
+
+def ffn_keeping_less(ffn: Any, x: Tensor) -> Any:
+    """MS-FFN with two maps of hidden channels kept instead of six.
+
+    Args:
+        ffn: A :class:`~mmtransxnet.models.ms_ffn.MSFFN`.
+        x: Feature map ``(B, C, H, W)``.
+    """
+    hidden = x.size(0) * ffn.hidden_channels * x.size(2) * x.size(3)
+    if not is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2):
+        return NotImplemented
+    expand, act, norm = ffn.fc1
+    squeeze, last_norm = ffn.fc2
+
+    def mix(y: Tensor) -> Tensor:
+        return ffn.dwconv(norm(act(y)))
+
+    def contract(y: Tensor) -> Tensor:
+        return squeeze(ffn.drop(ffn.norm(ffn.act(y))))
+
+    out = recompute(mix, expand(x), module=ffn, random=False)
+    out = recompute(contract, out, module=ffn, random=ffn.drop.p > 0)
+    return ffn.drop(last_norm(out))
 
 
 def is_recomputed(

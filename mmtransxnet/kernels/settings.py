@@ -1,7 +1,7 @@
 """How the network is computed on a device, as data.
 
 A kind of device gets ways of its own only after they were measured on it.
-All others compute the plain form, with PyTorch's own operators.
+All others compute with PyTorch's own operators.
 """
 
 from collections.abc import Iterator
@@ -41,10 +41,11 @@ class Settings:
     recompute_above: int | None = None
 
 
-PLAIN = Settings()
+UNMEASURED = Settings()
+"""For devices on which nothing was measured."""
 
-# Another engine has no operator of ours, and a size of its own.
-EXPORT = Settings(whole_table=None)
+PLAIN = Settings(whole_table=None)
+"""The formula and nothing else: no operator of ours, whatever the size."""
 
 BY_DEVICE = {
     # Half a MiB of scores stays in the second level cache with what is
@@ -60,14 +61,32 @@ BY_DEVICE = {
         recompute_above=5_000_000,
     ),
 }
-"""Settings by type of device; :data:`PLAIN` where nothing was measured."""
+"""Settings by type of device; :data:`UNMEASURED` for all others."""
+
+_plain = False
 
 
 def settings_of(x: Tensor) -> Settings:
-    """How to compute with a tensor."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        return EXPORT
-    return BY_DEVICE.get(x.device.type, PLAIN)
+    """The settings by which to compute with a tensor."""
+    if _plain or torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return PLAIN
+    return BY_DEVICE.get(x.device.type, UNMEASURED)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Compute by the formula alone, in this process.
+
+    Exporters and tracers get it without asking. For reading a network with
+    a debugger, for comparisons, and for second derivatives, which need
+    ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` as well.
+    """
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
 
 
 @contextmanager

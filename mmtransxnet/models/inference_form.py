@@ -16,15 +16,16 @@ import copy
 from typing import Any, TypeVar
 
 import torch
-from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
+from mmtransxnet.models.block import Block
+from mmtransxnet.models.layers import ConvNorm, LayerScale
 from mmtransxnet.models.ms_ffn import MSFFN
-from mmtransxnet.models.token_mixer import OSRA, DMixer, ScaleModule
-from mmtransxnet.models.transxnet import Block, LayerScale, TransXNet
+from mmtransxnet.models.token_mixer import OSRA, DMixer
+from mmtransxnet.models.transxnet import TransXNet
 
 _Model = TypeVar('_Model', bound=nn.Module)
 
@@ -62,7 +63,7 @@ def fold(model: _Model) -> _Model:
 
 def _fold_backbone(backbone: TransXNet) -> None:
     for part in backbone.modules():
-        if isinstance(part, ConvModule | ScaleModule):
+        if isinstance(part, ConvNorm):
             _fold_norm(part)
     stages: Any = backbone.network[::2]
     for stage in stages:
@@ -80,14 +81,13 @@ def _fold_backbone(backbone: TransXNet) -> None:
     backbone.requires_grad_(False)
 
 
-def _fold_norm(module: ConvModule | ScaleModule) -> None:
+def _fold_norm(module: ConvNorm) -> None:
     """Fold the norm of a convolution with its norm into the convolution."""
-    if module.norm_name is None:
-        return
-    norm = module.get_submodule(module.norm_name)
+    conv: Any = module.conv
+    name, norm = list(module.named_children())[1]
     if not isinstance(norm, nn.Identity):
-        module.conv = fuse_conv_bn_eval(module.conv, _batch_norm(norm))
-        setattr(module, module.norm_name, nn.Identity())
+        module.conv = fuse_conv_bn_eval(conv, _batch_norm(norm))
+        setattr(module, name, nn.Identity())
 
 
 def _batch_norm(norm: nn.Module) -> Any:
@@ -191,7 +191,6 @@ class FoldedOSRA(_Inference, OSRA):
     def __init__(self, osra: OSRA) -> None:
         nn.Module.__init__(self)
         self.num_heads = osra.num_heads
-        self.sr_ratio = osra.sr_ratio
         self.q = osra.q
         self.kv = osra.kv
         self.sr = osra.sr

@@ -1,13 +1,12 @@
 """Multi-scale feed-forward network (paper section III)."""
 
+import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
-from mmtransxnet.kernels.depthwise import (
-    DepthwiseConv2d,
-    add_depthwise_convs,
-)
-from mmtransxnet.kernels.recompute import is_recomputed, recompute
+from mmtransxnet.kernels.depthwise import DepthwiseConv2d, multi_scale
+from mmtransxnet.kernels.formula import computed_by
+from mmtransxnet.kernels.recompute import ffn_keeping_less
 
 
 class MultiScaleDWConv(nn.Module):
@@ -32,9 +31,13 @@ class MultiScaleDWConv(nn.Module):
             for c, k in zip(self.splits, self.kernel_sizes, strict=True)
         )
 
+    @computed_by(multi_scale)
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, channels, H, W)``, keeping the shape, and add it."""
-        return add_depthwise_convs(x, self.proj, self.splits)
+        parts, outs = x.split(self.splits, dim=1), []
+        for i, conv in enumerate(self.proj):
+            outs.append(conv(parts[i]))
+        return torch.cat(outs, dim=1)
 
 
 class MSFFN(nn.Module):
@@ -75,26 +78,9 @@ class MSFFN(nn.Module):
         )
         self.drop = nn.Dropout(drop_rate)
 
+    @computed_by(ffn_keeping_less)
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``, keeping the shape."""
-        hidden = x.size(0) * self.hidden_channels * x.size(2) * x.size(3)
-        if is_recomputed(x, hidden, self.recompute, self, self.fc1, self.fc2):
-            return self._forward_keeping_less(x)
         x = self.dwconv(self.fc1(x))
         x = self.norm(self.act(x))
         return self.drop(self.fc2(self.drop(x)))
-
-    def _forward_keeping_less(self, x: Tensor) -> Tensor:
-        """The same, with two maps of hidden channels kept instead of six."""
-        x = self.fc1[0](x)
-        x = recompute(self._mix, x, module=self, random=False)
-        x = recompute(self._contract, x, module=self, random=self.drop.p > 0)
-        return self.drop(self.fc2[1](x))
-
-    def _mix(self, x: Tensor) -> Tensor:
-        """Activation and norm of fc1, then the depthwise convolutions."""
-        return self.dwconv(self.fc1[2](self.fc1[1](x)))
-
-    def _contract(self, x: Tensor) -> Tensor:
-        """Activation and norm, then the convolution of fc2."""
-        return self.fc2[0](self.drop(self.norm(self.act(x))))

@@ -4,17 +4,19 @@ Paper: arXiv 2310.19380, section III. OSRA aggregates globally, IDConv
 locally; both adapt to the input.
 """
 
-import math
-
 import torch
-import torch.nn.functional as F
-from mmcv.cnn import ConvModule, build_activation_layer, build_norm_layer
+from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.attention import attention
-from mmtransxnet.kernels.batch_norm import statistics_for
-from mmtransxnet.kernels.depthwise import DepthwiseConv2d, depthwise_conv2d
-from mmtransxnet.kernels.recompute import is_recomputed, recompute
+from mmtransxnet.kernels.depthwise import DepthwiseConv2d
+from mmtransxnet.kernels.dynamic_depthwise import (
+    dynamic_depthwise_conv2d,
+    pool_for_kernel,
+)
+from mmtransxnet.kernels.formula import computed_by
+from mmtransxnet.kernels.recompute import enhance_keeping_less
+from mmtransxnet.models.layers import ConvNorm
 
 
 class IDConv(nn.Module):
@@ -24,11 +26,6 @@ class IDConv(nn.Module):
     sum of G learned kernels, the weights predicted from the sample pooled
     to the size of the kernel. The bias is made the same way from the
     sample's mean.
-
-    In training with one sample, that mean is one value per channel and has
-    no batch statistics. ``proj``'s norm then uses its running statistics
-    for the bias branch and does not update them, as in evaluation; on a map
-    of one position (images of 32 x 32, last stage) for the kernel's, too.
 
     Args:
         channels: Number of channels c.
@@ -55,8 +52,8 @@ class IDConv(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_groups, channels))
         hidden = channels // 4
         self.proj = nn.Sequential(
-            ConvModule(
-                channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg
+            ConvNorm(
+                nn.Conv2d(channels, hidden, 1, bias=False), norm_cfg, act_cfg
             ),
             nn.Conv2d(hidden, channels * num_groups, 1),
         )
@@ -66,62 +63,20 @@ class IDConv(nn.Module):
 
         Args:
             context: Pooled samples ``(B, c, k, k)``.
-            learned: Kernels ``(G, c, K, K)`` or biases ``(G, c)``.
+            learned: Kernels ``(G, c, K, K)`` or biases ``(G, c, 1, 1)``.
 
         Returns:
-            One mix a sample, ``(B, c, K, K)`` or ``(B, c)``.
+            One mix a sample, ``(B, c, K, K)`` or ``(B, c, 1, 1)``.
         """
-        num_values = context.size(0) * context.size(2) * context.size(3)
-        with statistics_for(self.proj, num_values):
-            scores = self.proj(context)
-        scores = scores.reshape(scores.size(0), *learned.shape)
+        scores = self.proj(context).unflatten(1, (self.num_groups, -1))
         return (scores.softmax(dim=1) * learned).sum(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, c, H, W)``, keeping the shape."""
-        b, c, h, w = x.shape
-        kernel = self._mix(
-            F.adaptive_avg_pool2d(x, self.kernel_size), self.weight
-        )
-        bias = self._mix(x.mean(dim=(2, 3), keepdim=True), self.bias)
-        # One grouped convolution serves all samples: (sample, channel)
-        # becomes the channel.
-        kernel = kernel.reshape(b * c, 1, *kernel.shape[2:])
-        if x.stride(1) == 1 and c > 1:
-            # Channels-last stays so: a copy into the other layout and the
-            # convolution in it take longer.
-            merged = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c)
-            out = depthwise_conv2d(
-                merged.permute(0, 3, 1, 2), kernel, bias.reshape(-1)
-            )
-            out = out.permute(0, 2, 3, 1).reshape(h, w, b, c)
-            return out.permute(2, 3, 0, 1)
-        out = depthwise_conv2d(
-            x.reshape(1, b * c, h, w), kernel, bias.reshape(-1)
-        )
-        return out.reshape(b, c, h, w)
-
-
-class ScaleModule(nn.Module):
-    """A depthwise 1x1 convolution with a norm, as mmcv's ConvModule.
-
-    Its own class because that would run PyTorch's slow convolution.
-
-    Args:
-        channels: Number of channels c.
-        norm_cfg: Config of the batch norm.
-    """
-
-    def __init__(self, channels: int, norm_cfg: dict) -> None:
-        super().__init__()
-        self.conv = DepthwiseConv2d(channels, 1, bias=False)
-        # The name that ConvModule gives it.
-        self.norm_name, norm = build_norm_layer(norm_cfg, channels)
-        self.add_module(self.norm_name, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale and normalise ``(B, c, H, W)``."""
-        return self.get_submodule(self.norm_name)(self.conv(x))
+        kernel = self._mix(pool_for_kernel(x, self.kernel_size), self.weight)
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        bias = self._mix(mean, self.bias[..., None, None])
+        return dynamic_depthwise_conv2d(x, kernel, bias.flatten(1))
 
 
 class OSRA(nn.Module):
@@ -149,62 +104,54 @@ class OSRA(nn.Module):
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.sr_ratio = sr_ratio
         self.q = nn.Conv2d(channels, channels, 1)
         self.kv = nn.Conv2d(channels, 2 * channels, 1)
         self.sr: nn.Module = nn.Identity()
         if sr_ratio > 1:
             kernel_size = sr_ratio + 3
+            overlapping = nn.Conv2d(
+                channels,
+                channels,
+                kernel_size,
+                stride=sr_ratio,
+                padding=kernel_size // 2,
+                groups=channels,
+                bias=False,
+            )
+            scaling = DepthwiseConv2d(channels, 1, bias=False)
             self.sr = nn.Sequential(
-                ConvModule(
-                    channels,
-                    channels,
-                    kernel_size,
-                    stride=sr_ratio,
-                    padding=kernel_size // 2,
-                    groups=channels,
-                    norm_cfg=norm_cfg,
-                    act_cfg=act_cfg,
-                ),
-                ScaleModule(channels, norm_cfg),
+                ConvNorm(overlapping, norm_cfg, act_cfg),
+                ConvNorm(scaling, norm_cfg),
             )
         # Lets neighbouring keys exchange information.
         self.local_conv = DepthwiseConv2d(channels, 3, residual=True)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, heads * D, H, W)`` to ``(B, heads, H * W, D)``."""
-        x = x.reshape(x.size(0), self.num_heads, -1, x.size(2) * x.size(3))
-        return x.transpose(-1, -2)
+        return x.flatten(2).unflatten(1, (self.num_heads, -1)).mT
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Attend globally.
 
         Args:
             x: Feature map ``(B, c, H, W)``.
-            table: Position bias ``(1, heads, Nq0, Nk)``, see
-                :func:`resize_as_far_as_small`.
+            table: Position bias of the stage, see
+                :func:`~mmtransxnet.kernels.attention.table_for`.
 
         Returns:
             Feature map ``(B, c, H, W)``.
         """
-        keys = math.ceil(x.size(2) / self.sr_ratio) * math.ceil(
-            x.size(3) / self.sr_ratio
-        )
-        with statistics_for(self.sr, x.size(0) * keys):
-            reduced = self.sr(x)
-        k, v = self.kv(self.local_conv(reduced)).chunk(2, dim=1)
-        out = attention(
-            self._heads(self.q(x)), self._heads(k), self._heads(v), table
-        )
-        return out.transpose(-1, -2).reshape(x.shape)
+        q = self.q(x)
+        k, v = self.kv(self.local_conv(self.sr(x))).chunk(2, dim=1)
+        out = attention(self._heads(q), self._heads(k), self._heads(v), table)
+        return out.mT.reshape(x.shape)
 
 
 class DMixer(nn.Module):
     """Dual dynamic token mixer.
 
     One half of the channels goes through IDConv, the other through OSRA;
-    the squeezed token enhancer (``proj``, with a residual) then exchanges
-    information between them.
+    the squeezed token enhancer then exchanges information between them.
 
     Args:
         channels: Number of channels C, even.
@@ -249,24 +196,13 @@ class DMixer(nn.Module):
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Mix tokens of ``(B, C, H, W)``; see :meth:`OSRA.forward`."""
-        local_half, global_half = x.chunk(2, dim=1)
+        x1, x2 = x.chunk(2, dim=1)
         x = torch.cat(
-            (
-                self.local_unit(local_half),
-                self.global_unit(global_half, table),
-            ),
-            dim=1,
+            (self.local_unit(x1), self.global_unit(x2, table)), dim=1
         )
-        if is_recomputed(x, x.numel(), self.recompute, self.proj, self.proj):
-            return x + self._exchange_keeping_less(x)
+        return self.enhance(x)
+
+    @computed_by(enhance_keeping_less)
+    def enhance(self, x: Tensor) -> Tensor:
+        """Squeezed token enhancer: mix all channels of ``(B, C, H, W)``."""
         return x + self.proj(x)
-
-    def _exchange_keeping_less(self, x: Tensor) -> Tensor:
-        """Run ``proj`` with one map of C channels kept instead of three."""
-        x = self.proj[0](x)
-        x = recompute(self._squeeze, x, module=self.proj, random=False)
-        return self.proj[4:](x)
-
-    def _squeeze(self, x: Tensor) -> Tensor:
-        """Activation, norm and squeezing convolution of ``proj``."""
-        return self.proj[1:4](x)

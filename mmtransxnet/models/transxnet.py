@@ -11,187 +11,28 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.fx
-from mmcv.cnn import ConvModule, build_norm_layer
-from mmcv.cnn.bricks import DropPath
+from mmcv.cnn import build_norm_layer
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
-from mmtransxnet.kernels.attention import (
-    resize_as_far_as_small,
-    resize_position_table,
-)
-from mmtransxnet.kernels.batch_norm import statistics_for, synchronised_norms
-from mmtransxnet.kernels.depthwise import DepthwiseConv2d
-from mmtransxnet.kernels.recompute import MODES, recompute
+from mmtransxnet.kernels.attention import resize_position_table
+from mmtransxnet.kernels.batch_norm import accept_single_values
+from mmtransxnet.kernels.recompute import MODES
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
-from mmtransxnet.models.ms_ffn import MSFFN
+from mmtransxnet.models.block import Block, PatchEmbed, Stage
+from mmtransxnet.models.layers import LayerScale
 from mmtransxnet.models.state_dict import drop_unused_norms, rename_classifier
-from mmtransxnet.models.token_mixer import DMixer, IDConv
+from mmtransxnet.models.token_mixer import IDConv
 from mmtransxnet.utils.text import first_few
 
-MIN_SIZE = (
-    32  # pixels; below, the last stage would have no position of its own
-)
+# In pixels; below, the last stage would have no position of its own.
+MIN_SIZE = 32
 
-
-class PatchEmbed(nn.Module):
-    """A strided convolution with a norm: the stem and the downsampling.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Size of the kernel, odd.
-        stride: Reduction of height and width; sizes are rounded up.
-        norm_cfg: Config of the batch norm.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        norm_cfg: dict,
-    ) -> None:
-        super().__init__()
-        self.proj = ConvModule(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=kernel_size // 2,
-            norm_cfg=norm_cfg,
-            act_cfg=None,
-        )
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, in, H, W)`` to ``(B, out, ~H / stride, ~W / stride)``."""
-        height, width = (math.ceil(n / self.stride) for n in x.shape[-2:])
-        with statistics_for(self, x.size(0) * height * width):
-            return self.proj(x)
-
-
-class LayerScale(nn.Module):
-    """``weight * x + bias`` per channel (CaiT, arXiv 2103.17239).
-
-    The weight has the shape of a depthwise 1x1 convolution's, as published.
-
-    Args:
-        channels: Number of channels C.
-        init_value: Initial weight; the bias starts at 0.
-    """
-
-    def __init__(self, channels: int, init_value: float) -> None:
-        super().__init__()
-        self.init_value = init_value
-        self.weight = nn.Parameter(torch.empty(channels, 1, 1, 1))
-        self.bias = nn.Parameter(torch.empty(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale ``(B, C, H, W)``."""
-        return x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
-
-
-class Block(nn.Module):
-    """Position embedding, D-Mixer and MS-FFN, each with a residual.
-
-    Args:
-        channels: Number of channels C.
-        kernel_size: Kernel size of IDConv.
-        num_groups: Number of learned kernels of IDConv.
-        num_heads: Number of heads of OSRA.
-        sr_ratio: Spatial reduction of OSRA.
-        mlp_ratio: Hidden channels of MS-FFN over C.
-        drop_rate: Dropout rate inside MS-FFN.
-        drop_path_rate: Probability of skipping a residual branch.
-        layer_scale_init_value: Initial LayerScale weight.
-        norm_cfg: Config of the norms before the branches.
-        conv_norm_cfg: Config of the batch norms beside convolutions.
-        act_cfg: Config of the activations.
-        with_cp: Whether to recompute the block in the backward pass.
-        recompute: See :class:`TransXNet`.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: int,
-        num_groups: int,
-        num_heads: int,
-        sr_ratio: int,
-        mlp_ratio: int,
-        drop_rate: float,
-        drop_path_rate: float,
-        layer_scale_init_value: float,
-        norm_cfg: dict,
-        conv_norm_cfg: dict,
-        act_cfg: dict,
-        with_cp: bool,
-        recompute: str,
-    ) -> None:
-        super().__init__()
-        self.with_cp = with_cp
-        self.pos_embed = DepthwiseConv2d(channels, 7, residual=True)
-        self.norm1 = build_norm_layer(norm_cfg, channels)[1]
-        self.token_mixer = DMixer(
-            channels,
-            kernel_size,
-            num_groups,
-            num_heads,
-            sr_ratio,
-            conv_norm_cfg,
-            act_cfg,
-            recompute,
-        )
-        self.norm2 = build_norm_layer(norm_cfg, channels)[1]
-        self.mlp = MSFFN(
-            channels,
-            mlp_ratio * channels,
-            drop_rate,
-            conv_norm_cfg,
-            act_cfg,
-            recompute,
-        )
-        self.drop_path = DropPath(drop_path_rate)
-        self.layer_scale_1 = LayerScale(channels, layer_scale_init_value)
-        self.layer_scale_2 = LayerScale(channels, layer_scale_init_value)
-
-    def _transform(self, x: Tensor, table: Tensor) -> Tensor:
-        x = self.pos_embed(x)
-        num_values = x.size(0) * x.size(2) * x.size(3)
-        with statistics_for(self, num_values):
-            mixed = self.token_mixer(self.norm1(x), table)
-            x = x + self.drop_path(self.layer_scale_1(mixed))
-            transformed = self.mlp(self.norm2(x))
-            return x + self.drop_path(self.layer_scale_2(transformed))
-
-    def forward(self, x: Tensor, table: Tensor) -> Tensor:
-        """Transform a feature map.
-
-        Args:
-            x: Feature map ``(B, C, H, W)``.
-            table: Position bias ``(1, heads, Nq0, Nk)``, see
-                :func:`resize_as_far_as_small`.
-
-        Returns:
-            Feature map ``(B, C, H, W)``.
-        """
-        if not (self.with_cp and torch.is_grad_enabled()):
-            return self._transform(x, table)
-        if not torch.compiler.is_compiling():
-            return recompute(self._transform, x, table, module=self)
-        # A compiler recomputes values, not side effects, and knows no
-        # contexts. But a single sample is normalised with running
-        # statistics, which have moved on when the backward pass reads them;
-        # and norms that ask other processes must not ask twice.
-        if x.size(0) == 1 or synchronised_norms(self):
-            return self._transform(x, table)
-        return checkpoint(self._transform, x, table, use_reentrant=False)
+# torch.fx cannot look inside: what it does depends on sizes.
+torch.fx.wrap('check_size')
 
 
 @MODELS.register_module()
@@ -294,7 +135,7 @@ class TransXNet(BaseModule):
                         dims[stage - 1], dims[stage], 3, 2, conv_norm_cfg
                     )
                 )
-            blocks = nn.ModuleList(
+            blocks = [
                 Block(
                     dims[stage],
                     self.arch['kernel_size'][stage],
@@ -312,14 +153,14 @@ class TransXNet(BaseModule):
                     recompute,
                 )
                 for _ in range(self.arch['layers'][stage])
-            )
-            self.network.append(blocks)
+            ]
+            self.network.append(Stage(blocks, self.arch['sr_ratio'][stage]))
         for stage in self.out_indices:
             norm = build_norm_layer(norm_cfg, dims[stage])[1]
-            self.add_module(_norm_name(stage), norm)
+            self.add_module(output_norm_name(stage), norm)
 
         self._initialise()
-        self._freeze()
+        self.train()
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -434,7 +275,7 @@ class TransXNet(BaseModule):
         if stage > 0:
             parts.append(self.network[2 * stage - 1])
         if stage in self.out_indices:
-            parts.append(self.get_submodule(_norm_name(stage)))
+            parts.append(self.get_submodule(output_norm_name(stage)))
         return parts
 
     def _freeze(self) -> None:
@@ -453,6 +294,8 @@ class TransXNet(BaseModule):
     def train(self, mode: bool = True) -> 'TransXNet':
         """Set the mode; frozen stages and ``norm_eval`` stay in force."""
         super().train(mode)
+        # Again and again: conversions to and from SyncBN make new norms.
+        accept_single_values(self)
         self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():
@@ -477,7 +320,7 @@ class TransXNet(BaseModule):
         for stage in range(self.out_indices[-1] + 1):
             x = self.forward_stage(stage, x)
             if stage in self.out_indices:
-                outputs.append(self.get_submodule(_norm_name(stage))(x))
+                outputs.append(self.get_submodule(output_norm_name(stage))(x))
         return tuple(outputs)
 
     def forward_stage(self, stage: int, x: Tensor) -> Tensor:
@@ -495,17 +338,20 @@ class TransXNet(BaseModule):
             ValueError: The images are smaller than 32 pixels.
         """
         if stage == 0:
-            _check_size(x)
+            check_size(x)
             x = self.patch_embed(x)
         else:
             x = self.network[2 * stage - 1](x)
-        table = _resized_table(
-            self.relative_pos_enc[stage], x, self.arch['sr_ratio'][stage]
-        )
-        # The position table is the same for all blocks of a stage.
-        for block in self.network[2 * stage].children():
-            x = block(x, table)
-        return x
+        return self.network[2 * stage](x, self.relative_pos_enc[stage])
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles in place of this module."""
+        # Which imports this class in turn.
+        from mmtransxnet.models.torchscript import ScriptableTransXNet
+
+        names = map(output_norm_name, self.out_indices)
+        norms = [self.get_submodule(name) for name in names]
+        return ScriptableTransXNet(self, self.out_indices, norms)
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
@@ -542,32 +388,17 @@ class TransXNet(BaseModule):
         return 1 + sum(layers[:stage]) + block, num_layers
 
 
-# torch.fx cannot look inside: what they do depends on sizes.
-@torch.fx.wrap
-def _check_size(images: Tensor) -> None:
-    height, width = images.shape[-2:]
-    if height < MIN_SIZE or width < MIN_SIZE:
+def check_size(images: Tensor, least: int = MIN_SIZE) -> None:
+    """Refuse images ``(B, C, H, W)`` of fewer pixels than ``least``."""
+    height, width = images.size(2), images.size(3)
+    if height < least or width < least:
         raise ValueError(
-            f'TransXNet needs images of at least {MIN_SIZE} x '
-            f'{MIN_SIZE} pixels, got {height} x {width}; resize or pad'
+            f'TransXNet needs images of at least {least} x {least} pixels, '
+            f'got {height} x {width}; resize or pad'
         )
 
 
-@torch.fx.wrap
-def _resized_table(table: Tensor, x: Tensor, reduction: int) -> Tensor:
-    """Position table for a map ``(B, C, H, W)``, shared by its blocks."""
-    height, width = x.shape[-2:]
-    keys = math.ceil(height / reduction) * math.ceil(width / reduction)
-    resized = resize_as_far_as_small(table, height * width, keys)
-    if not torch.is_grad_enabled():
-        return resized
-    # Always an operation: the table's gradient is complete at the same place
-    # of the backward pass for all sizes, or processes with images of
-    # different sizes would exchange gradients in different orders.
-    return resized.view_as(resized)
-
-
-def _norm_name(stage: int) -> str:
+def output_norm_name(stage: int) -> str:
     """Published name of the output norm of a stage."""
     return f'norm{2 * stage}'
 

@@ -1,7 +1,6 @@
 """What timm's generic model tests ask of every model, asked of ours.
 
-In our words: timm does not ship its tests. TorchScript is the exception:
-mmcv's ConvModule cannot be scripted, and with it no backbone made of it.
+In our words: timm does not ship its tests.
 """
 
 import argparse
@@ -361,3 +360,23 @@ def test_saved_for_the_hub_and_loaded(tmp_path):
     assert again.num_classes == 3
     with torch.no_grad():
         assert torch.equal(again(images()), model(images()))
+
+
+# --------------------------------------------------------------- TorchScript
+def test_torchscript():
+    model = small()
+    scripted = torch.jit.script(model)
+    for side in (64, 75):
+        with torch.no_grad():
+            expected = model(images(side, batch=2))
+            logits = scripted(images(side, batch=2))
+        assert_close(logits, expected, 1e-5, f'{side} pixels')
+
+
+def test_torchscript_of_a_symbolic_trace():
+    model = small()
+    last = get_graph_node_names(model)[1][-1]
+    scripted = torch.jit.script(create_feature_extractor(model, [last]))
+    with torch.no_grad():
+        (logits,) = scripted(images(75)).values()
+        assert_close(logits, model(images(75)), 1e-5, 'scripted')

@@ -11,12 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmtransxnet import TransXNet
 from mmtransxnet.kernels import attention as kernel
-from mmtransxnet.kernels import bicubic
-from mmtransxnet.kernels.attention import attention, resize_as_far_as_small
+from mmtransxnet.kernels import bicubic, settings
+from mmtransxnet.kernels.attention import attention, resize_for_device
 from mmtransxnet.kernels.settings import (
     BY_DEVICE,
-    EXPORT,
-    PLAIN,
+    UNMEASURED,
     settings_for,
 )
 from tests.support.compare import assert_close
@@ -38,15 +37,15 @@ SIZES = [
 
 
 # Where nothing was measured, but with tables too large to be kept.
-PLAIN_IN_BLOCKS = replace(PLAIN, whole_table=0)
+UNMEASURED_IN_BLOCKS = replace(UNMEASURED, whole_table=0)
 
 
 @pytest.fixture(
     params=[
         replace(BY_DEVICE['cpu'], block_scores=64),
         BY_DEVICE['cpu'],
-        PLAIN,
-        replace(PLAIN_IN_BLOCKS, block_scores=64),
+        UNMEASURED,
+        replace(UNMEASURED_IN_BLOCKS, block_scores=64),
     ],
     ids=['many blocks', 'few blocks', 'plain', 'plain in blocks'],
 )
@@ -65,7 +64,7 @@ def inputs(num_q, num_k, table, dtype=torch.float64, batch=2, heads=2, dim=4):
 
 
 def ours(q, k, v, table):
-    resized = resize_as_far_as_small(table, q.size(2), k.size(2))
+    resized = resize_for_device(table, q.size(2), k.size(2))
     return attention(q, k, v, resized)
 
 
@@ -185,7 +184,7 @@ def test_nothing_as_large_as_the_resized_table_is_made():
         plain(*args).sum().backward()
     # Calls the operators without their wrapper, which hides what is inside.
     q, k, v, table = args
-    table = resize_as_far_as_small(table, 12544, 196)[0]
+    table = resize_for_device(table, 12544, 196)[0]
     with torch.no_grad(), _Largest() as blocks:
         out = kernel._attention._init_fn(q, k, v, table)
         kernel._attention_backward._init_fn(out, q, k, v, table)
@@ -277,8 +276,8 @@ class _Cost(_Largest):
         return out
 
 
-COSTS = [(image, PLAIN) for image in IMAGES]
-COSTS += [(image, PLAIN_IN_BLOCKS) for image in IMAGES]
+COSTS = [(image, UNMEASURED) for image in IMAGES]
+COSTS += [(image, UNMEASURED_IN_BLOCKS) for image in IMAGES]
 # Hundreds of blocks more would all be the same.
 COSTS += [(image, BY_DEVICE['cpu']) for image in ('224', '512')]
 
@@ -303,7 +302,7 @@ def test_operator_costs_what_the_formula_costs(image, stage, settings):
         table = torch.empty(1, heads, num_q0, num_k0, requires_grad=True)
     scores = batch * heads * num_q * num_k
     with settings_for('meta', settings), _Cost() as cost:
-        small = resize_as_far_as_small(table, num_q, num_k)
+        small = resize_for_device(table, num_q, num_k)
         with FlopCounterMode(display=False) as forward:
             if small.size(2) == num_q and settings.trains_with_mask:
                 out = attention(*args, small)
@@ -328,10 +327,10 @@ def test_operator_costs_what_the_formula_costs(image, stage, settings):
 def test_large_tables_are_not_made_where_nothing_was_measured():
     with torch.device('meta'):
         table = torch.empty(1, 1, 3136, 49)
-    whole = resize_as_far_as_small(table, 60800, 950)
+    whole = resize_for_device(table, 60800, 950)
     assert whole.shape[-2:] == (60800, 950)
-    assert whole.nbytes < PLAIN.whole_table
-    parts = resize_as_far_as_small(table, 243200, 3800)
+    assert whole.nbytes < UNMEASURED.whole_table
+    parts = resize_for_device(table, 243200, 3800)
     assert parts.shape[-2:] == (3136, 3800)
 
 
@@ -394,7 +393,7 @@ def test_second_derivative_is_refused_with_a_remedy():
 def test_the_remedy_has_a_second_derivative():
     args = inputs(9, 5, (9, 5), batch=1)
     math = torch.nn.attention.SDPBackend.MATH
-    with settings_for('cpu', EXPORT), torch.nn.attention.sdpa_kernel(math):
+    with settings.plain(), torch.nn.attention.sdpa_kernel(math):
         assert torch.autograd.gradgradcheck(ours, args)
 
 

@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from mmtransxnet import TransXNet
-from mmtransxnet.kernels.settings import BY_DEVICE, PLAIN, settings_for
+from mmtransxnet.kernels.settings import BY_DEVICE, UNMEASURED, settings_for
 from tests.support.models import (
     fill_by_name,
     gradients,
@@ -56,7 +56,7 @@ CASES = {
     'one value, with_cp': (ONE_VALUE, None, dict(with_cp=True)),
     'one value, on': (ONE_VALUE, None, dict(recompute='on')),
     'design size': (DESIGN_SIZE, None, {}),
-    'as on a GPU': (DIFFERENT, PLAIN, dict(with_cp=True)),
+    'as on a GPU': (DIFFERENT, UNMEASURED, dict(with_cp=True)),
     'compiled': (ONE_VALUE, None, dict(out_indices=(0,), with_cp=True)),
 }
 

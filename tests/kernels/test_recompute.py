@@ -10,7 +10,7 @@ from torch import nn
 
 from mmtransxnet import TransXNet
 from mmtransxnet.kernels.batch_norm import synchronised_norms
-from mmtransxnet.kernels.settings import BY_DEVICE, PLAIN, settings_for
+from mmtransxnet.kernels.settings import BY_DEVICE, UNMEASURED, settings_for
 from tests.support.compare import (
     assert_all_close,
     assert_same_buffers,
@@ -95,7 +95,7 @@ def test_recompute_is_off_where_nothing_was_measured():
     off = step(dict(recompute='off'), shape)[3]
     with recomputing(above=None):
         assert step({}, shape)[3] == off
-    with settings_for('cpu', PLAIN):
+    with settings_for('cpu', UNMEASURED):
         plain = step(dict(recompute='off'), shape)[3]
         assert step({}, shape)[3] == plain
         assert step(dict(recompute='on'), shape)[3] < 0.8 * plain
@@ -164,7 +164,7 @@ class AskingNorm(nn.BatchNorm2d):
 
 def asking(model):
     for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
+        if isinstance(module, nn.BatchNorm2d):
             module.__class__ = AskingNorm
     return model
 

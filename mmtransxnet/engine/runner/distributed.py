@@ -26,7 +26,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.rendezvous import rendezvous
 
 from mmtransxnet.engine.runner.network import interface_of, own_address
-from mmtransxnet.models.transxnet import Block
+from mmtransxnet.models.block import Block
 from mmtransxnet.utils.errors import (
     STATUS,
     UserError,

@@ -1,0 +1,53 @@
+"""Depthwise convolution of every sample with a kernel of its own."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmtransxnet.kernels.depthwise import depthwise_conv2d
+
+
+def pool_for_kernel(x: Tensor, size: int) -> Tensor:
+    """Average a map to as many positions as a kernel has.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        size: Size K of the kernel.
+
+    Returns:
+        Map ``(B, C, K, K)``; ``(B, C, 1, 1)``, to be broadcast, of one
+        sample with one position: copies would look to a norm like a batch.
+    """
+    if x.numel() == x.size(1):
+        return x
+    return F.adaptive_avg_pool2d(x, size)
+
+
+def dynamic_depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
+    """Convolve each channel of each sample with its own kernel.
+
+    One grouped convolution serves all samples: (sample, channel) becomes the
+    channel.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        weight: Kernels ``(B, C, K, K)``, K odd.
+        bias: Bias ``(B, C)``.
+
+    Returns:
+        Feature map ``(B, C, H, W)`` in the memory format of ``x``.
+    """
+    b, c, h, w = x.shape
+    kernel = weight.reshape(b * c, 1, weight.size(2), weight.size(3))
+    if not torch.jit.is_scripting() and x.stride(1) == 1 and c > 1:
+        # Channels-last stays so: a copy into the other layout and the
+        # convolution in it take longer.
+        merged = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c)
+        out = depthwise_conv2d(
+            merged.permute(0, 3, 1, 2), kernel, bias.reshape(-1)
+        )
+        return out.permute(0, 2, 3, 1).reshape(h, w, b, c).permute(2, 3, 0, 1)
+    out = depthwise_conv2d(x.reshape(1, b * c, h, w), kernel, bias.reshape(-1))
+    return out.reshape(b, c, h, w)

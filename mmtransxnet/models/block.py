@@ -1,0 +1,155 @@
+"""The parts that the stages of TransXNet are made of."""
+
+from collections.abc import Iterable
+
+import torch.fx
+from mmcv.cnn import build_norm_layer
+from torch import Tensor, nn
+
+from mmtransxnet.kernels.attention import table_for
+from mmtransxnet.kernels.depthwise import DepthwiseConv2d
+from mmtransxnet.kernels.recompute import checkpointed
+from mmtransxnet.models.layers import ConvNorm, DropPath, LayerScale
+from mmtransxnet.models.ms_ffn import MSFFN
+from mmtransxnet.models.token_mixer import DMixer
+
+# torch.fx cannot look inside: what it does depends on sizes.
+torch.fx.wrap('table_for')
+
+
+class PatchEmbed(nn.Module):
+    """A strided convolution with a norm: the stem and the downsampling.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Size of the kernel, odd.
+        stride: Reduction of height and width; sizes are rounded up.
+        norm_cfg: Config of the batch norm.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        norm_cfg: dict,
+    ) -> None:
+        super().__init__()
+        conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            bias=False,
+        )
+        self.proj = ConvNorm(conv, norm_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, in, H, W)`` to ``(B, out, ~H / stride, ~W / stride)``."""
+        return self.proj(x)
+
+
+class Block(nn.Module):
+    """Position embedding, D-Mixer and MS-FFN, each with a residual.
+
+    Args:
+        channels: Number of channels C.
+        kernel_size: Kernel size of IDConv.
+        num_groups: Number of learned kernels of IDConv.
+        num_heads: Number of heads of OSRA.
+        sr_ratio: Spatial reduction of OSRA.
+        mlp_ratio: Hidden channels of MS-FFN over C.
+        drop_rate: Dropout rate inside MS-FFN.
+        drop_path_rate: Probability of skipping a residual branch.
+        layer_scale_init_value: Initial LayerScale weight.
+        norm_cfg: Config of the norms before the branches.
+        conv_norm_cfg: Config of the batch norms beside convolutions.
+        act_cfg: Config of the activations.
+        with_cp: Whether to recompute the block in the backward pass.
+        recompute: See :class:`TransXNet`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int,
+        num_groups: int,
+        num_heads: int,
+        sr_ratio: int,
+        mlp_ratio: int,
+        drop_rate: float,
+        drop_path_rate: float,
+        layer_scale_init_value: float,
+        norm_cfg: dict,
+        conv_norm_cfg: dict,
+        act_cfg: dict,
+        with_cp: bool,
+        recompute: str,
+    ) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.pos_embed = DepthwiseConv2d(channels, 7, residual=True)
+        self.norm1 = build_norm_layer(norm_cfg, channels)[1]
+        self.token_mixer = DMixer(
+            channels,
+            kernel_size,
+            num_groups,
+            num_heads,
+            sr_ratio,
+            conv_norm_cfg,
+            act_cfg,
+            recompute,
+        )
+        self.norm2 = build_norm_layer(norm_cfg, channels)[1]
+        self.mlp = MSFFN(
+            channels,
+            mlp_ratio * channels,
+            drop_rate,
+            conv_norm_cfg,
+            act_cfg,
+            recompute,
+        )
+        self.drop_path = DropPath(drop_path_rate)
+        self.layer_scale_1 = LayerScale(channels, layer_scale_init_value)
+        self.layer_scale_2 = LayerScale(channels, layer_scale_init_value)
+
+    @checkpointed
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Transform a feature map.
+
+        Args:
+            x: Feature map ``(B, C, H, W)``.
+            table: Position bias of the stage, see
+                :func:`~mmtransxnet.kernels.attention.table_for`.
+
+        Returns:
+            Feature map ``(B, C, H, W)``.
+        """
+        x = self.pos_embed(x)  # has its residual inside
+        mixed = self.layer_scale_1(self.token_mixer(self.norm1(x), table))
+        x = x + self.drop_path(mixed)
+        transformed = self.layer_scale_2(self.mlp(self.norm2(x)))
+        return x + self.drop_path(transformed)
+
+
+class Stage(nn.ModuleList):
+    """The blocks of a stage, which share a position table.
+
+    Args:
+        blocks: The blocks.
+        sr_ratio: Spatial reduction r of their OSRA.
+    """
+
+    def __init__(self, blocks: Iterable[Block], sr_ratio: int) -> None:
+        super().__init__(blocks)
+        self.sr_ratio = sr_ratio
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)`` with a table ``(1, heads, Nq0, Nk0)``."""
+        table = table_for(table, x, self.sr_ratio)
+        for block in self:
+            x = block(x, table)
+        return x
