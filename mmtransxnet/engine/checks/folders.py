@@ -108,14 +108,12 @@ class FolderReport:
             paths: Files and folders, empty where there is none.
         """
         for path in filter(None, paths):
-            if os.path.exists(path):
-                continue
-            under = root and Path(path).is_relative_to(root)
-            whole = under and not os.path.exists(str(root))
-            self.problems.append(
-                f'{Path(str(root) if whole else path)} does not exist'
-            )
-            return True
+            if not os.path.exists(path):
+                inside = root and Path(path).is_relative_to(root)
+                if root and inside and not os.path.exists(root):
+                    path = root
+                self.problems.append(f'{Path(path)} does not exist')
+                return True
         return False
 
     def add_sample(self, problem: str) -> None:
@@ -155,7 +153,9 @@ def _inspect(split: str, description: Mapping[str, Any]) -> FolderReport:
     dataset = _build(report, description, cls)
     pictures: list[str] = []
     if dataset is not None:
-        report.folder = Path(_prefix(dataset))
+        names = ('img_path', 'img', 'sub_data_root')
+        prefixes = filter(None, map(dataset.data_prefix.get, names))
+        report.folder = Path(next(prefixes, ''))
         loading = loading_of(dataset)
         # pycocotools prints what it does.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -183,9 +183,9 @@ def _build(
     report: FolderReport, description: Mapping[str, Any], cls: Any
 ) -> Any:
     """Build a data set that has listed nothing yet; None if unknown."""
-    if defining_class(
-        cls, 'load_data_list'
-    ) not in _KNOWN_LISTS or not are_from_libraries(cls, *_LISTING_METHODS):
+    lists = defining_class(cls, 'load_data_list')
+    known = lists in _KNOWN_LISTS
+    if not known or not are_from_libraries(cls, *_LISTING_METHODS):
         report.unchecked = 'it lists its samples in a way not known here'
         return None
     try:
@@ -196,18 +196,15 @@ def _build(
     # Whatever the constructor of a data set raises.
     except Exception as error:
         # Another's constructor may make other paths of what it is given.
-        paths = (
-            _paths_of(description)
-            if are_from_libraries(cls, '__init__')
-            else ['']
-        )
-        if not report.lacks(*paths):
+        known = are_from_libraries(cls, '__init__')
+        if not known or not report.lacks(*_paths_of(description)):
             report.unchecked = f'it cannot be described ({in_a_line(error)})'
         return None
-    paths = [dataset.ann_file, dataset.data_root, *_prefixes(dataset)]
-    if any('://' in str(path) for path in paths) or not reads_local_files(
-        getattr(dataset, 'backend_args', None)
-    ):
+    folders = dataset.data_prefix.values()
+    if any(
+        '://' in str(path)
+        for path in (dataset.ann_file, dataset.data_root, *folders)
+    ) or not reads_local_files(getattr(dataset, 'backend_args', None)):
         report.unchecked = 'it is not on a local disk'
         return None
     dataset.serialize_data = False
@@ -225,18 +222,6 @@ def _paths_of(description: Mapping[str, Any]) -> list[str]:
         if isinstance(path, str)
     ]
     return [root, *(path for path in paths if '://' not in path)]
-
-
-def _prefixes(dataset: Any) -> list[str]:
-    return [prefix or '' for prefix in dataset.data_prefix.values()]
-
-
-def _prefix(dataset: Any) -> str:
-    """The folder of the pictures, or one around it."""
-    for name in ('img_path', 'img', 'sub_data_root'):
-        if dataset.data_prefix.get(name):
-            return dataset.data_prefix[name]
-    return ''
 
 
 def _find_pictures(
@@ -259,7 +244,7 @@ def _find_pictures(
         load_without_bad_boxes(dataset)
     # Files that hold something else than this type of data set reads.
     except Exception as error:
-        if not report.lacks(root, *_prefixes(dataset)):
+        if not report.lacks(root, *dataset.data_prefix.values()):
             reason = _bad_line(dataset) or (
                 f'{annotations or report.folder} cannot be read by '
                 f'{type(dataset).__name__} ({in_a_line(error)})'
