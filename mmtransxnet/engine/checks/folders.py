@@ -169,9 +169,10 @@ def _inspect(split: str, description: Mapping[str, Any]) -> FolderReport:
     report.expected = _PUBLISHED_COUNTS.get((name, report.folder.name))
     if report.unchecked:
         report.unchecked = f'{name} in {root or "."}: {report.unchecked}'
-    elif not pictures and not report.problems:
-        report.problems.append(f'{report.folder} has no pictures')
-    elif report.images < (report.expected or 0):
+    elif not pictures:
+        if not report.problems:
+            report.problems.append(f'{report.folder} has no pictures')
+    elif len(pictures) < (report.expected or 0):
         report.notes.append(
             f'{report.folder} has {report.images} pictures of '
             f'{report.expected}'
@@ -254,10 +255,10 @@ def _find_pictures(
     return _look_for(report, dataset, loading)
 
 
-def _is_large(annotations: str) -> bool:
-    return os.path.isfile(annotations) and (
-        os.path.getsize(annotations) > _LARGE
-    )
+def _is_large(annotations: str | None) -> bool:
+    if not annotations or not os.path.isfile(annotations):
+        return False
+    return os.path.getsize(annotations) > _LARGE
 
 
 def _bad_line(dataset: Any) -> str:

@@ -293,3 +293,12 @@ def test_pictures_that_opencv_alone_reads(tmp_path):
     path.write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n')
     with pytest.raises(CorruptSampleError, match='cannot identify'):
         check_picture(str(path))
+
+
+def test_no_annotation_file(root, accepted):
+    config = config_of(
+        root, 'mmseg', 'BaseSegDataset', LOAD, ann_file=None,
+        data_prefix=dict(img_path='img'), metainfo=THINGS,
+    )  # fmt: skip
+    with pytest.raises(UserError, match='cannot be read by BaseSegDataset'):
+        accepted(config)
