@@ -11,7 +11,7 @@ from pathlib import Path
 from mmtransxnet.benchmark.checks import Checked
 from mmtransxnet.benchmark.commands import Launch, evaluation_command
 from mmtransxnet.benchmark.rows import METRICS, Row
-from mmtransxnet.utils.atomic_write import atomic_write
+from mmtransxnet.utils.atomic_write import write_safely
 
 
 @dataclass
@@ -151,5 +151,5 @@ def judge(outcome: Outcome, row: Row) -> None:
 
 def _keep(outcome: Outcome, path: Path) -> None:
     """Write an outcome so that a kill leaves the old one or the new one."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(asdict(outcome), indent=2))
+    content = json.dumps(asdict(outcome), indent=2).encode()
+    write_safely(path, content, 'start again')

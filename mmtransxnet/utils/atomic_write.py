@@ -1,8 +1,7 @@
 """Files that are whole or not there, whenever the machine stops."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -13,10 +12,9 @@ TEMPORARY = '.unfinished'
 """Suffix of a file that is being written."""
 
 
-@contextmanager
-def atomic_write(
-    path: str | Path, then: str = 'start again'
-) -> Iterator[Path]:
+def write_safely(
+    path: str | Path, content: bytes, then: str = 'start again with --resume'
+) -> None:
     """Replace a file by a new one that is safe on the disk, or not at all.
 
     The content goes to a temporary file in the same folder, which then takes
@@ -24,10 +22,8 @@ def atomic_write(
 
     Args:
         path: The file; folders on the way are made.
+        content: What it is to hold.
         then: What to do once there is room, for the message.
-
-    Yields:
-        The temporary file, to be written in the ``with`` block.
 
     Raises:
         UserError: The disk is full, the folder is read-only, or something
@@ -37,18 +33,15 @@ def atomic_write(
     temporary = path.with_name(path.name + TEMPORARY)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush(temporary)
+        with temporary.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
-        # Windows opens no folders, and some network file systems, which
-        # flush new names by themselves, refuse this.
-        with suppress(OSError):
-            _flush(path.parent)
-    except Exception as error:
+        _flush_folder(path.parent)
+    except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        if not isinstance(error, OSError):
-            raise
         raise UserError(
             f'{path} cannot be written ({error.strerror or error}); what was '
             f'saved before is still there. Make room or mend the folder, '
@@ -56,20 +49,16 @@ def atomic_write(
         ) from error
 
 
-def write_safely(path: str | Path, content: bytes) -> None:
-    """Write a file of a run by :func:`atomic_write`."""
-    with atomic_write(path, 'start again with --resume') as temporary:
-        temporary.write_bytes(content)
-
-
-def _flush(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a power cut."""
-    # Windows flushes only what is open for writing.
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _flush_folder(folder: Path) -> None:
+    """Make a new name in a folder survive a power cut."""
+    # Windows opens no folders, and some network file systems, which flush
+    # them by themselves, refuse this.
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove_unfinished(folder: str | Path) -> list[Path]:

@@ -1,17 +1,18 @@
 """Fill models from weight files, and write such files."""
 
+import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from mmengine.logging import print_log
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmtransxnet.utils.atomic_write import atomic_write
+from mmtransxnet.utils.atomic_write import write_safely
 from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
 from mmtransxnet.weights.matching import Match, match_weights
@@ -109,13 +110,14 @@ def save_weights(
         name: value.detach().cpu().clone().contiguous()
         for name, value in state.items()
     }
-    with atomic_write(path) as unfinished:
-        if path.suffix == '.pth':
-            content = dict(state_dict=tensors, meta=dict(meta))
-            torch.save(content, unfinished)
-            return
+    if path.suffix == '.pth':
+        buffer = io.BytesIO()
+        torch.save(dict(state_dict=tensors, meta=dict(meta)), buffer)
+        content = buffer.getvalue()
+    else:
         strings = {
             name: value if isinstance(value, str) else json.dumps(value)
             for name, value in meta.items()
         }
-        save_file(tensors, unfinished, {'format': 'pt', **strings})
+        content = safetensors.torch.save(tensors, {'format': 'pt', **strings})
+    write_safely(path, content, 'start again')

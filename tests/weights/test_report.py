@@ -1,9 +1,13 @@
 """What was loaded, what was not, and why."""
 
+import errno
+import os
+
 import pytest
 import torch
 
 from mmtransxnet import TransXNet
+from mmtransxnet.utils.errors import UserError
 from mmtransxnet.weights import load_weights, save_weights
 from mmtransxnet.weights.matching import match_weights
 from tests.support.models import MICRO
@@ -131,3 +135,14 @@ def test_an_unfinished_file_does_not_stay(tmp_path):
     with pytest.raises(TypeError):
         save_weights(tmp_path / 'out.safetensors', {}, {'x': object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_a_full_disk_is_one_error(tmp_path, monkeypatch, suffix):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match='No space left.*then start again$'):
+        save_weights(tmp_path / f'a.{suffix}', {'a': torch.ones(2)}, {})
+    assert not list(tmp_path.iterdir())
