@@ -143,6 +143,6 @@ def test_a_full_disk_is_one_error(tmp_path, monkeypatch, suffix):
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(UserError, match='No space left.*then start again$'):
+    with pytest.raises(UserError, match=r'No space left.*then start again$'):
         save_weights(tmp_path / f'a.{suffix}', {'a': torch.ones(2)}, {})
     assert not list(tmp_path.iterdir())
