@@ -53,10 +53,12 @@ setup(
     python_requires='>=3.10',
     # Neither distribution is named here: they install the same modules, and
     # the second would overwrite the first.
+    # Both bring rich, which the tools print with: mmengine imports it.
     install_requires=['torch>=2.6', 'torchvision', *requirements('runtime')],
     extras_require={
         'onedl': requirements('onedl'),
         'openmmlab': requirements('openmmlab'),
+        'digits': requirements('digits'),
         'tests': requirements('tests'),
         'timm': ['timm>=1.0.31'],
     },

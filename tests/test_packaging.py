@@ -55,11 +55,11 @@ def test_configs_of_the_wheel_build_models(site):
 import mmtransxnet
 from pathlib import Path
 from mmtransxnet.engine import load_config
-from mmtransxnet.analysis.complexity import build_on_meta
+from mmtransxnet.utils.build import build_model
 home = Path(mmtransxnet.__file__).parent
 print(home)
 for path in sorted((home / '.mim/configs').glob('[!_]*/*_t.py')):
-    model = build_on_meta(load_config(str(path)))
+    model = build_model(load_config(str(path)), 'meta')
     print(path.stem, type(model).__name__)
 """
     told = run(site, '-c', program).splitlines()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
 from mmtransxnet import TransXNet, __version__
@@ -24,8 +23,9 @@ from mmtransxnet.engine import (
     report_user_errors,
 )
 from mmtransxnet.models.arch import ARCHS
+from mmtransxnet.utils.build import build_model
 from mmtransxnet.weights import save_weights
-from mmtransxnet.weights.matching import OUTPUT_NORMS, Fit, fit
+from mmtransxnet.weights.matching import OUTPUT_NORMS, Match, match_weights
 from mmtransxnet.weights.mmengine_loaders import path_of
 from mmtransxnet.weights.reader import STEM, read_checkpoint, state_dict_of
 
@@ -74,13 +74,7 @@ def weights_in(content: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
 
 def model_of(config_name: str) -> dict[str, Tensor]:
     """Names and shapes of the model of a config."""
-    config = load_config(config_name)
-    if config.get('default_scope'):
-        init_default_scope(config.default_scope)
-    model = {**config.model}
-    model['backbone'] = {**model['backbone'], 'init_cfg': None}
-    with torch.device('meta'):
-        return MODELS.build(model).state_dict()
+    return build_model(load_config(config_name), 'meta').state_dict()
 
 
 def published_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,18 +114,18 @@ def published_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def check(outcome: Fit, source: str) -> None:
+def check(match: Match, source: str) -> None:
     """Fail with all that is unmapped."""
-    if not outcome.misfits:
+    if not match.misfits:
         return
     lines = [
         f'{len(names)} {what}:\n  ' + '\n  '.join(names)
-        for what, names in outcome.misfits.items()
+        for what, names in match.misfits.items()
     ]
-    told = '\n'.join(lines)
+    names = '\n'.join(lines)
     raise UserError(
-        f'{source} is not converted; {outcome.hint or "names do not fit"}\n'
-        f'{told}\nWhat may differ is allowed by --allow'
+        f'{source} is not converted; {match.hint or "names do not fit"}\n'
+        f'{names}\nWhat may differ is allowed by --allow'
     )
 
 
@@ -181,28 +175,25 @@ def describe(path: Path, more: str = '') -> str:
 
 
 def main() -> None:
-    """Read, fit, write, tell."""
+    """Read, match, write, report."""
     args = parse_args()
     with report_user_errors():
         check_folder(args.out.parent, 'the folder of the output,')
         if args.out.is_dir():
             raise UserError(f'{args.out} is a folder, not a file')
-        try:
-            path = path_of(args.source)
-            content = read_checkpoint(path)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        path = path_of(args.source)
+        content = read_checkpoint(path)
         state = weights_in(content, args.ema)
         expected = (
             model_of(args.config) if args.config else published_model(state)
         )
-        outcome = fit(state, expected, args.allow)
-        check(outcome, args.source)
-        meta = meta_of(content, outcome.state, path)
-        save_weights(args.out, outcome.state, meta)
-        for line in outcome.report():
+        match = match_weights(state, expected, args.allow)
+        check(match, args.source)
+        meta = meta_of(content, match.state, path)
+        save_weights(args.out, match.state, meta)
+        for line in match.report():
             print(line)
-        learned = sum(v.numel() for v in outcome.state.values()) / 1e6
+        learned = sum(v.numel() for v in match.state.values()) / 1e6
         print(describe(path))
         print(describe(args.out, f', {learned:.2f} M numbers'))
 

@@ -4,13 +4,10 @@ Counted by ``torch.utils.flop_counter`` on the meta device: shapes are
 computed, values are not, so the largest detector takes seconds.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,18 +16,6 @@ _PROPOSALS = 1000
 
 _MASKS = 100
 """Regions that pass through a mask head, likewise."""
-
-
-def build_on_meta(config: Config) -> nn.Module:
-    """Build the model of a config without memory for its parameters."""
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    model = copy.deepcopy(config.model)
-    if 'backbone' in model:
-        model.backbone.init_cfg = None
-    if config.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', config.data_preprocessor)
-    with torch.device('meta'):
-        return MODELS.build(model).eval()
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -45,7 +30,8 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
     two-stage detector see 1000 boxes and 100 masks.
 
     Args:
-        model: What :func:`build_on_meta` returned.
+        model: A model in evaluation mode, on the meta device; see
+            :func:`mmtransxnet.utils.build.build_model`.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
     """

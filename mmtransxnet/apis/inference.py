@@ -24,7 +24,7 @@ from mmtransxnet.apis.inputs import (
 from mmtransxnet.engine.config.loading import load_config
 from mmtransxnet.models import fold as inference_form
 from mmtransxnet.utils.errors import UserError
-from mmtransxnet.weights.matching import fit
+from mmtransxnet.weights.matching import match_weights
 from mmtransxnet.weights.mmengine_loaders import path_of
 from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
 
@@ -81,7 +81,7 @@ class Inferencer:
                 f'default_scope = {scope!r} in the config: expected one of '
                 f'{", ".join(_BUILDERS)}'
             )
-        content = _read(str(checkpoint))
+        content = read_checkpoint(path_of(str(checkpoint)))
         # Of models of two tasks in one process, each has its own scope.
         with (
             DefaultScope.overwrite_default_scope(scope),
@@ -91,9 +91,12 @@ class Inferencer:
             warnings.filterwarnings('ignore', message='.*[Cc]heckpoint.*')
             warnings.filterwarnings('ignore', message='weights is None.*')
             self._library = _BUILDERS[scope](config, device)
-        _load(self._library.model, content, str(checkpoint))
+        model = self._library.model
+        match = match_weights(state_dict_of(content), model.state_dict())
+        match.require(str(checkpoint), 'the model of the config')
+        model.load_state_dict(match.state, strict=False)
         if fold:
-            self._library.model = inference_form(self._library.model)
+            self._library.model = inference_form(model)
         self._meta = _dataset_meta(content, config)
         self._scope = scope
         self._score_thr = score_thr
@@ -239,25 +242,6 @@ def _drawing_only(config: Config, visualizer: str) -> Config:
     settings = config.get('visualizer') or dict(type=visualizer)
     config.visualizer = {**settings, 'vis_backends': None}
     return config
-
-
-def _read(checkpoint: str) -> dict[str, Any]:
-    """The content of a checkpoint, from a file, an address or by name."""
-    try:
-        return read_checkpoint(path_of(checkpoint))
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _load(model: nn.Module, content: Mapping[str, Any], name: str) -> None:
-    outcome = fit(state_dict_of(content), model.state_dict())
-    if outcome.problems:
-        raise UserError(
-            f'checkpoint {name} does not fit the model of the config: '
-            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
-            'config?'
-        )
-    model.load_state_dict(outcome.state, strict=False)
 
 
 def _dataset_meta(

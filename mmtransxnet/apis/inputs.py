@@ -10,8 +10,7 @@ import cv2
 import mmcv
 import numpy as np
 
-from mmtransxnet.engine.checks.listings import IMAGE_SUFFIXES
-from mmtransxnet.engine.checks.pictures import check_picture
+from mmtransxnet.engine.checks.pictures import IMAGE_SUFFIXES, check_picture
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 
@@ -98,7 +97,7 @@ def read_picture(path: Path) -> np.ndarray:
         Blue, green, red ``(H, W, 3)``, uint8.
 
     Raises:
-        BadSampleError: It is missing, truncated, no picture or of a size
+        CorruptSampleError: It is missing, truncated, no picture or of a size
             that the pipelines cannot handle.
     """
     check_picture(str(path), decode=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmtransxnet.benchmark.checks import Checked
 from mmtransxnet.benchmark.commands import Launch, evaluation_command
 from mmtransxnet.benchmark.rows import METRICS, Row
+from mmtransxnet.utils.atomic_write import write_safely
 
 
 @dataclass
@@ -150,6 +151,5 @@ def judge(outcome: Outcome, row: Row) -> None:
 
 def _keep(outcome: Outcome, path: Path) -> None:
     """Write an outcome so that a kill leaves the old one or the new one."""
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(asdict(outcome), indent=2))
-    temporary.replace(path)
+    content = json.dumps(asdict(outcome), indent=2).encode()
+    write_safely(path, content, 'start again')

@@ -12,7 +12,9 @@ TEMPORARY = '.unfinished'
 """Suffix of a file that is being written."""
 
 
-def write_safely(path: str | Path, content: bytes) -> None:
+def write_safely(
+    path: str | Path, content: bytes, then: str = 'start again with --resume'
+) -> None:
     """Replace a file by a new one that is safe on the disk, or not at all.
 
     The content goes to a temporary file in the same folder, which then takes
@@ -21,6 +23,7 @@ def write_safely(path: str | Path, content: bytes) -> None:
     Args:
         path: The file; folders on the way are made.
         content: What it is to hold.
+        then: What to do once there is room, for the message.
 
     Raises:
         UserError: The disk is full, the folder is read-only, or something
@@ -42,7 +45,7 @@ def write_safely(path: str | Path, content: bytes) -> None:
         raise UserError(
             f'{path} cannot be written ({error.strerror or error}); what was '
             f'saved before is still there. Make room or mend the folder, '
-            'then start again with --resume'
+            f'then {then}'
         ) from error
 
 

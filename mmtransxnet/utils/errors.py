@@ -1,10 +1,12 @@
-"""Errors that the user can mend, told without a traceback."""
+"""Errors that the user can mend, reported without a traceback."""
 
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+
+from mmtransxnet.utils.text import shorten
 
 # Methods of mmengine's Runner, and what of the config they build.
 _BUILDERS = dict(
@@ -31,6 +33,10 @@ STATUS = 2
 
 class UserError(Exception):
     """Bad input; the message names the thing and the remedy."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A file of weights that is missing, not readable or does not fit."""
 
 
 @contextmanager
@@ -70,15 +76,15 @@ def line_of(error: UserError) -> str:
     comes a text that ends with it.
     """
     first: BaseException = error
-    while isinstance(first.__context__, UserError):
+    # What is raised ``from`` another says more than that.
+    while first.__cause__ is None and isinstance(first.__context__, UserError):
         first = first.__context__
     return str(first).rpartition(f'{UserError.__name__}: ')[2].strip()
 
 
 def in_a_line(error: BaseException) -> str:
     """What an exception says, and where it comes from."""
-    text = ' '.join(str(error).split())
-    text = text if len(text) <= 400 else f'{text[:397]}...'
+    text = shorten(str(error), 400)
     frames = traceback.extract_tb(error.__traceback__)
     place = f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''
     return f'{type(error).__name__}: {text}{place}'

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 
-def first_few(names: Sequence[str], most: int = 3) -> str:
+def first_few(
+    names: Sequence[str], most: int = 3, separator: str = ', '
+) -> str:
     """The first of many names, for a message."""
-    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')
+    more = ['...'] if len(names) > most else []
+    return separator.join([*names[:most], *more])
 
 
 def shorten(text: str, most: int = 120) -> str:

@@ -1,30 +1,32 @@
 """Fill models from weight files, and write such files."""
 
+import io
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from mmengine.logging import print_log
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmtransxnet.utils.atomic_write import write_safely
+from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
-from mmtransxnet.weights.matching import Fit, fit
+from mmtransxnet.weights.matching import Match, match_weights
 from mmtransxnet.weights.mmengine_loaders import path_of
 from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
 
 
-def plan(
+def match_file(
     model: nn.Module,
     source: str,
     prefix: str | None = None,
     allow: Sequence[str] = (),
-) -> Fit:
-    """Read a file and find out how it fills a model, which stays as it is.
+) -> Match:
+    """Read a file and match it with a model, which stays as it is.
 
     Arguments, result and errors are those of :func:`load_weights`; the model
     may be on the meta device.
@@ -32,14 +34,9 @@ def plan(
     state = state_dict_of(read_checkpoint(path_of(source)))
     if prefix:
         state = _below(state, prefix, source)
-    outcome = fit(state, model.state_dict(), allow)
-    if outcome.problems:
-        raise ValueError(
-            f'checkpoint {source} does not fit {type(model).__name__}: '
-            f'{"; ".join(outcome.problems)}. Is it of this size and task? '
-            'What may differ is allowed by name'
-        )
-    return outcome
+    match = match_weights(state, model.state_dict(), allow)
+    match.require(source, type(model).__name__)
+    return match
 
 
 def load_weights(
@@ -47,7 +44,7 @@ def load_weights(
     source: str,
     prefix: str | None = None,
     allow: Sequence[str] = (),
-) -> Fit:
+) -> Match:
     """Fill a backbone or a whole model, and say what was loaded.
 
     Args:
@@ -64,13 +61,13 @@ def load_weights(
         What was loaded and what was not.
 
     Raises:
-        ValueError: The file cannot be had or read, or does not fit.
+        CheckpointError: The file cannot be had or read, or does not fit.
     """
-    outcome = plan(model, source, prefix, allow)
-    model.load_state_dict(outcome.state, strict=False)
-    for line in outcome.report():
+    match = match_file(model, source, prefix, allow)
+    model.load_state_dict(match.state, strict=False)
+    for line in match.report():
         print_log(f'{source}: {line}', 'current', logging.INFO)
-    return outcome
+    return match
 
 
 def _below(
@@ -83,7 +80,7 @@ def _below(
         if name.startswith(prefix)
     }
     if not found:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {source} has no names that begin with {prefix}, but '
             f'{first_few(list(state))}; leave prefix out'
         )
@@ -103,26 +100,24 @@ def save_weights(
 
     Raises:
         ValueError: The file has another ending.
+        UserError: It cannot be written.
     """
     path = Path(path)
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    if path.suffix not in ('.pth', '.safetensors'):
+        raise ValueError(f'{path} must end in .pth or .safetensors')
     # Views of one storage would bring all of it along.
     tensors = {
         name: value.detach().cpu().clone().contiguous()
         for name, value in state.items()
     }
-    try:
-        if path.suffix == '.safetensors':
-            strings = {
-                name: value if isinstance(value, str) else json.dumps(value)
-                for name, value in meta.items()
-            }
-            save_file(tensors, unfinished, {'format': 'pt', **strings})
-        elif path.suffix == '.pth':
-            content = dict(state_dict=tensors, meta=dict(meta))
-            torch.save(content, unfinished)
-        else:
-            raise ValueError(f'{path} must end in .pth or .safetensors')
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    if path.suffix == '.pth':
+        buffer = io.BytesIO()
+        torch.save(dict(state_dict=tensors, meta=dict(meta)), buffer)
+        content = buffer.getvalue()
+    else:
+        strings = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in meta.items()
+        }
+        content = safetensors.torch.save(tensors, {'format': 'pt', **strings})
+    write_safely(path, content, 'start again')

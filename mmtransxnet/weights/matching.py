@@ -1,4 +1,4 @@
-"""Published weights become ours: which name goes where, and which nowhere."""
+"""Which weight of a file goes where in a model, and which nowhere."""
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +15,12 @@ from mmtransxnet.models.state_dict import (
     names_below,
     rename_classifier,
 )
+from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
 
 
 @dataclass
-class Fit:
+class Match:
     """How the weights of a file fill a model.
 
     Attributes:
@@ -47,6 +48,23 @@ class Fit:
         ]
         return [*reasons, self.hint] if reasons and self.hint else reasons
 
+    def require(self, source: str, model: str) -> None:
+        """Raise an error unless the file fits.
+
+        Args:
+            source: What the file is called, for the message.
+            model: What the model is called, likewise.
+
+        Raises:
+            CheckpointError: It does not fit.
+        """
+        if self.problems:
+            raise CheckpointError(
+                f'checkpoint {source} does not fit {model}: '
+                f'{"; ".join(self.problems)}. Is it of this config, size and '
+                'task? What may differ is allowed by name'
+            )
+
     def report(self) -> list[str]:
         """What was loaded, what was not, and why, one line each."""
         lines = [f'{len(self.state)} tensors loaded']
@@ -66,11 +84,11 @@ def _of(names: Mapping[str, str], reason: str) -> list[str]:
     return [name for name, why in names.items() if why == reason]
 
 
-def fit(
+def match_weights(
     state: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     allow: Iterable[str] = (),
-) -> Fit:
+) -> Match:
     """Find out how weights of any known format fill a model.
 
     Args:
@@ -81,58 +99,58 @@ def fit(
         allow: Names, or patterns such as ``head.fc.*``, in the file or the
             model, that need not fit.
     """
-    outcome = Fit(dict(state))
-    _translate(outcome, expected)
-    _drop_unused_norms(outcome, expected)
-    _compare(outcome, expected, tuple(allow))
-    return outcome
+    match = Match(dict(state))
+    _translate(match, expected)
+    _drop_unused_norms(match, expected)
+    _compare(match, expected, tuple(allow))
+    return match
 
 
-def _translate(outcome: Fit, expected: Mapping[str, Tensor]) -> None:
+def _translate(match: Match, expected: Mapping[str, Tensor]) -> None:
     """Give the weights the names of the model."""
-    state = outcome.state
+    state = match.state
     if STEM in expected and BACKBONE + STEM in state:
-        _keep_backbone(outcome)
+        _keep_backbone(match)
     elif STEM in expected:
         for name in names_below(state, 'classifier.'):
             if name not in expected:
                 del state[name]
-                outcome.left_out[name] = 'as the published dense runs did'
+                match.left_out[name] = 'as the published dense runs did'
     elif STEM in state and BACKBONE + STEM in expected:
         if HEAD in expected:
             rename_classifier(state)
         else:
-            outcome.hint = (
+            match.hint = (
                 'it holds a backbone or a classifier and not this model; '
                 'start from it by model.backbone.init_cfg'
             )
 
 
-def _keep_backbone(outcome: Fit) -> None:
+def _keep_backbone(match: Match) -> None:
     """Take the backbone out of a whole model."""
-    state = outcome.state
-    outcome.left_out.update(
+    state = match.state
+    match.left_out.update(
         dict.fromkeys(
             (name for name in state if not name.startswith(BACKBONE)),
             'not of the backbone',
         )
     )
-    outcome.state = {
+    match.state = {
         name.removeprefix(BACKBONE): state[name]
         for name in names_below(state, BACKBONE)
     }
 
 
-def _drop_unused_norms(outcome: Fit, expected: Mapping[str, Tensor]) -> None:
+def _drop_unused_norms(match: Match, expected: Mapping[str, Tensor]) -> None:
     prefix = _backbone_prefix(expected)
     if prefix is None:
         return
     inner = {
         name.removeprefix(prefix) for name in names_below(expected, prefix)
     }
-    outcome.left_out.update(
+    match.left_out.update(
         dict.fromkeys(
-            drop_unused_norms(outcome.state, prefix, inner),
+            drop_unused_norms(match.state, prefix, inner),
             'norm of an output that this backbone does not return',
         )
     )
@@ -145,10 +163,10 @@ def _backbone_prefix(expected: Iterable[str]) -> str | None:
 
 
 def _compare(
-    outcome: Fit, expected: Mapping[str, Tensor], allow: Sequence[str]
+    match: Match, expected: Mapping[str, Tensor], allow: Sequence[str]
 ) -> None:
     """Note what is missing, unexpected or of another shape."""
-    state = outcome.state
+    state = match.state
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
     mismatched = [
@@ -158,41 +176,41 @@ def _compare(
     ]
     for name in _allowed((*unexpected, *mismatched), allow):
         del state[name]
-        outcome.left_out[name] = 'allowed by name'
+        match.left_out[name] = 'allowed by name'
     for name in _allowed((*missing, *mismatched), allow):
-        outcome.fresh[name] = 'allowed by name'
+        match.fresh[name] = 'allowed by name'
     for name in missing:
         reason = _why_fresh(name, STEM in expected)
         if reason:
-            outcome.fresh.setdefault(name, reason)
+            match.fresh.setdefault(name, reason)
     shapes = [
         f'{name} {tuple(state[name].shape)} for {tuple(expected[name].shape)}'
         for name in mismatched
         if name in state
     ]
-    kinds = {
-        'missing': [name for name in missing if name not in outcome.fresh],
+    misfits = {
+        'missing': [name for name in missing if name not in match.fresh],
         'unexpected': [name for name in unexpected if name in state],
         'of another shape': shapes,
     }
-    outcome.misfits = {what: names for what, names in kinds.items() if names}
+    match.misfits = {what: names for what, names in misfits.items() if names}
 
 
 def _same_shape(
     name: str, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> bool:
-    ours, theirs = expected[name].shape, state[name].shape
-    if 'relative_pos_enc.' in name and len(theirs) == 4:
+    shape, stored = expected[name].shape, state[name].shape
+    if 'relative_pos_enc.' in name and len(stored) == 4:
         # Resized to the model's design size when it is loaded.
-        return ours[:2] == theirs[:2]
-    return ours == theirs
+        return shape[:2] == stored[:2]
+    return shape == stored
 
 
 def _allowed(names: Iterable[str], allow: Sequence[str]) -> list[str]:
     return [
         name
         for name in names
-        if any(fnmatch.fnmatchcase(name, one) for one in allow)
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in allow)
     ]
 
 

@@ -18,9 +18,9 @@ from typing import Any
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmtransxnet.models.state_dict import STEM
-from mmtransxnet.weights.published import SCHEME, fetch, locate
+from mmtransxnet.weights.published import SCHEME, download, find_weights
 from mmtransxnet.weights.reader import (
-    forget,
+    clear_cache,
     raw_state_dict,
     read_checkpoint,
     state_dict_of,
@@ -50,19 +50,19 @@ def path_of(source: str) -> Path:
         source: A path, ``http(s)://...`` or ``transxnet://...``.
 
     Raises:
-        ValueError: It cannot be fetched, or the name is unknown.
+        CheckpointError: It cannot be fetched, or the name is unknown.
     """
     if source.startswith(SCHEME):
-        return locate(source)
+        return find_weights(source)
     if source.startswith(_HTTP):
-        return fetch(source)
+        return download(source)
     return Path(source)
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Load a file; see :func:`read_checkpoint`."""
     content = _normal(read_checkpoint(filename, map_location))
-    forget()
+    clear_cache()
     return content
 
 

@@ -6,6 +6,8 @@ from urllib.error import URLError
 
 import torch
 
+from mmtransxnet.utils.errors import CheckpointError
+
 SCHEME = 'transxnet://'
 RELEASE = 'https://github.com/LMMMEng/TransXNet/releases/download/v1.0'
 # A directory with the files of the release.
@@ -26,24 +28,24 @@ FILES = {
 }
 
 
-def file_of(name: str) -> str:
+def file_name(name: str) -> str:
     """The file of the release that a name stands for.
 
     Args:
         name: For example ``transxnet://maskrcnn-t``.
 
     Raises:
-        ValueError: There is no such name; the message lists all.
+        CheckpointError: There is no such name; the message lists all.
     """
     short = name.removeprefix(SCHEME)
     if short not in FILES:
-        known = ', '.join(SCHEME + one for one in FILES)
-        raise ValueError(f'{name} is not published; there are {known}')
+        known = ', '.join(SCHEME + short for short in FILES)
+        raise CheckpointError(f'{name} is not published; there are {known}')
     return FILES[short]
 
 
-def locate(name: str) -> Path:
-    """Find the file of a name on this machine, or fetch it.
+def find_weights(name: str) -> Path:
+    """Find the file of a name on this machine, or download it.
 
     The directory named by ``TRANSXNET_WEIGHTS`` comes first, then the cache
     of torch hub, where mmengine downloads to as well, then the authors'
@@ -53,21 +55,21 @@ def locate(name: str) -> Path:
         name: For example ``transxnet://b-384``.
 
     Raises:
-        ValueError: There is no such name, ``TRANSXNET_WEIGHTS`` is no
+        CheckpointError: There is no such name, ``TRANSXNET_WEIGHTS`` is no
             directory, or the file is not here and cannot be fetched.
     """
-    file = file_of(name)
+    file = file_name(name)
     folder = os.environ.get(VARIABLE)
     if folder:
         if not Path(folder).is_dir():
-            raise ValueError(f'{VARIABLE}={folder} is not a directory')
+            raise CheckpointError(f'{VARIABLE}={folder} is not a directory')
         path = Path(folder) / file
         if path.is_file():
             return path
-    return fetch(f'{RELEASE}/{file}')
+    return download(f'{RELEASE}/{file}')
 
 
-def fetch(url: str) -> Path:
+def download(url: str) -> Path:
     """Download a file once, into the cache of torch hub.
 
     Args:
@@ -77,7 +79,7 @@ def fetch(url: str) -> Path:
         The file on this machine.
 
     Raises:
-        ValueError: It cannot be had; the message says where to put it.
+        CheckpointError: It cannot be had; the message says where to put it.
     """
     path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(url).name
     if path.is_file():
@@ -88,7 +90,7 @@ def fetch(url: str) -> Path:
         # processes do not disturb each other.
         torch.hub.download_url_to_file(url, str(path))
     except (URLError, OSError) as error:
-        raise ValueError(
+        raise CheckpointError(
             f'{url} cannot be fetched ({error}). Fetch it where there is a '
             f'network, and put {path.name} into {path.parent} or into a '
             f'directory that {VARIABLE} names'

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmtransxnet.models.state_dict import STEM
+from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
 
 # numpy 2 renamed the module; files carry the name of the numpy that wrote
@@ -24,11 +25,11 @@ _MULTIARRAY_NAMES = ('numpy.core.multiarray', 'numpy._core.multiarray')
 _multiarray = importlib.import_module(
     _MULTIARRAY_NAMES[int(np.__version__.split('.')[0]) >= 2]
 )
-_NUMBERS = [f'{kind}{size}' for kind in 'iu' for size in (1, 2, 4, 8)]
+_NUMBERS = [f'{code}{size}' for code in 'iu' for size in (1, 2, 4, 8)]
 _NUMBERS += ['b1', 'f2', 'f4', 'f8']
 
 # At most one file: what was read for a check and will be loaded.
-_kept: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+_cached: dict[tuple[Any, ...], Mapping[str, Any]] = {}
 
 _STATISTICS = ('min', 'max', 'mean', 'current')
 
@@ -69,7 +70,7 @@ def _allow_list() -> Iterator[None]:
     # On leaving, torch forbids all that it is given, also what the user had
     # allowed before.
     allowed = torch.serialization.get_safe_globals()
-    extra = [one for one in _ALLOWED if one not in allowed]
+    extra = [item for item in _ALLOWED if item not in allowed]
     with torch.serialization.safe_globals(extra):
         yield
 
@@ -79,7 +80,7 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a ``.pth`` or ``.safetensors`` file, whatever it is called.
 
-    What :func:`keep` has of it is not read again.
+    What :func:`cache_checkpoint` holds of it is not read again.
 
     Args:
         path: The file.
@@ -91,25 +92,27 @@ def read_checkpoint(
         ``state_dict`` and the metadata is ``meta``.
 
     Raises:
-        ValueError: The file is missing, empty, truncated, no checkpoint,
+        CheckpointError: The file is missing, empty, truncated, no checkpoint,
             holds objects other than tensors and training state, or weights
             that are not numbers.
     """
     path = _expanded(path)
-    if _identity(path) in _kept:
-        return dict(_kept[_identity(path)])
+    if _identity(path) in _cached:
+        return dict(_cached[_identity(path)])
     if not os.path.isfile(path):  # Path's raises for very long names
-        raise ValueError(f'checkpoint {path} is not a file')
+        raise CheckpointError(f'checkpoint {path} is not a file')
     try:
         with path.open('rb') as file:
             start = file.read(512)
     except OSError as error:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} cannot be read: {error.strerror}'
         ) from error
     problem = _no_checkpoint(start)
     if problem:
-        raise ValueError(f'checkpoint {path} cannot be read: it {problem}')
+        raise CheckpointError(
+            f'checkpoint {path} cannot be read: it {problem}'
+        )
     try:
         if _is_safetensors(start):
             content = _read_safetensors(path)
@@ -118,11 +121,11 @@ def read_checkpoint(
                 content = torch.load(path, map_location, weights_only=True)
     # torch raises almost anything for a broken file.
     except Exception as error:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} cannot be read: {_reason(error)}'
         ) from error
     if not isinstance(content, Mapping):
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} holds a {type(content).__name__}, not weights'
         )
     _check_arguments(content, path)
@@ -130,24 +133,26 @@ def read_checkpoint(
     return dict(content)
 
 
-def keep(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Spare those who read a file next the reading, one file at a time.
+def cache_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Hold the content of a file for whoever reads it next.
+
+    One file at a time is held, until it is loaded.
 
     Args:
         path: The file; it need not be on this machine.
         content: What it holds, on the CPU.
     """
-    forget()
-    _kept[_identity(_expanded(path))] = content
+    clear_cache()
+    _cached[_identity(_expanded(path))] = content
 
 
-def forget() -> None:
-    """Let go of what is kept: it is in the model now, or not needed."""
-    _kept.clear()
+def clear_cache() -> None:
+    """Drop the content that is held: it is loaded, or not needed."""
+    _cached.clear()
 
 
 def _identity(path: Path) -> tuple[Any, ...]:
-    """What tells a file from another, and from itself before a change."""
+    """A key for the content of a file: its path, and when it changed."""
     try:
         found = path.stat()
     except (OSError, ValueError):  # not here; a name that no file has
@@ -191,7 +196,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """The telling line of an error of ``torch.load``, and the remedy."""
+    """The line that matters of an error of ``torch.load``, and the remedy."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     refused = [
         line.strip()
@@ -213,13 +218,13 @@ def _reason(error: Exception) -> str:
 
 
 def _check_arguments(content: Mapping[str, Any], path: Path) -> None:
-    """Training arguments are plain data, or somebody is up to something."""
+    """Refuse training arguments that are not plain data."""
     arguments = content.get('args')
     if not isinstance(arguments, argparse.Namespace):
         return
     for name, value in vars(arguments).items():
         if not _is_plain(value):
-            raise ValueError(
+            raise CheckpointError(
                 f'checkpoint {path} cannot be read: its args.{name} is a '
                 f'{type(value).__name__}, not plain data'
             )
@@ -245,7 +250,7 @@ def _check_numbers(content: Mapping[str, Any], path: Path) -> None:
         and bool(value.isnan().any())
     ]
     if broken:
-        raise ValueError(
+        raise CheckpointError(
             f'checkpoint {path} holds NaN in {first_few(broken)}. The '
             'training diverged, or the file is damaged; use an earlier '
             'checkpoint'

@@ -5,8 +5,8 @@ import yaml
 from tests.support.paths import ROOT
 from tests.support.suite_configs import CONFIGS, load
 
+from mmtransxnet.utils.build import build_model
 from mmtransxnet.analysis.complexity import (
-    build_on_meta,
     count_macs,
     count_parameters,
 )
@@ -31,7 +31,7 @@ def test_every_config_is_listed():
 @pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
 def test_costs_are_counted(model):
     metadata = model['Metadata']
-    network = build_on_meta(load(model['Config']))
+    network = build_model(load(model['Config']), 'meta').eval()
     assert count_parameters(network) == metadata['Parameters']
     shape = map(int, metadata['Input Size'].split(' x '))
     assert count_macs(network, *shape) == metadata['FLOPs']

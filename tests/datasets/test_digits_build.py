@@ -305,9 +305,16 @@ def test_smallest_single_size_of_the_message_works(
     assert quick_build(tmp_path / 'set', size=size, single_size=smallest).built
 
 
-def test_without_scikit_learn(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'sklearn.datasets', None)
-    with pytest.raises(ImportError, match='pip install scikit-learn'):
+@pytest.mark.parametrize(
+    ('module', 'package'),
+    [
+        ('sklearn.datasets', 'scikit-learn'),
+        ('pycocotools.mask', 'pycocotools'),
+    ],
+)
+def test_without_what_it_is_made_with(tmp_path, monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f'pip install {package}'):
         build_digits(tmp_path / 'set')
     assert not list(tmp_path.iterdir())
 

@@ -43,12 +43,27 @@ sys.meta_path.insert(0, Missing())
 """
 
 
+# rich is not among them: mmengine itself needs it.
+WITHOUT_EXTRAS = """
+import sys
+
+sys.modules.update(sklearn=None, pycocotools=None)
+import mmtransxnet.apis
+import mmtransxnet.datasets
+"""
+
+
 def test_works_where_no_task_package_is_installed():
     """And does not even ask for one where there is: none is imported."""
     printed = run_python(
         f'{BLOCK}{FORWARD}print("asked for:", Missing.attempts)'
     )
     assert 'asked for: []' in printed.splitlines()
+
+
+def test_works_without_extras():
+    printed = run_python(f'{WITHOUT_EXTRAS}{FORWARD}print(len(outs))')
+    assert printed.splitlines()[-1] == '4'
 
 
 def test_there_are_sources():

@@ -94,7 +94,7 @@ def server(tmp_path, monkeypatch):
 def test_names_are_the_files_of_the_release(offline):
     assert published.FILES == RELEASED
     with pytest.raises(ValueError, match='no network'):
-        published.locate('transxnet://s')
+        published.find_weights('transxnet://s')
     assert offline == [
         'https://github.com/LMMMEng/TransXNet/releases/download/v1.0/'
         'transx-s.pth.tar'
@@ -150,13 +150,13 @@ def test_addresses_are_fetched_safely(files, server, tmp_path):
 
 def test_what_the_server_does_not_have(server, hub):
     with pytest.raises(ValueError, match=r'cannot be fetched .*404'):
-        published.locate('transxnet://s')
+        published.find_weights('transxnet://s')
     assert list(hub.iterdir()) == []
 
 
 def test_offline_says_what_to_fetch_and_where_to_put_it(offline, hub):
     with pytest.raises(ValueError) as caught:
-        published.locate('transxnet://maskrcnn-t')
+        published.find_weights('transxnet://maskrcnn-t')
     message = str(caught.value)
     assert f'{published.RELEASE}/maskrcnn_tiny.pth' in message
     assert f'put maskrcnn_tiny.pth into {hub}' in message
@@ -173,7 +173,7 @@ def test_unknown_names_list_the_known(name, offline):
 def test_a_directory_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setenv('TRANSXNET_WEIGHTS', str(tmp_path / 'nowhere'))
     with pytest.raises(ValueError, match='nowhere is not a directory'):
-        published.locate('transxnet://t')
+        published.find_weights('transxnet://t')
 
 
 # ----------------------------------------------------- before a run starts
@@ -241,7 +241,7 @@ def test_configs_name_weights_that_are_published(path):
     init = config.model.backbone.get('init_cfg') or {}
     for source in (init.get('checkpoint'), config.load_from):
         if source and '://' in source:
-            assert published.file_of(source)
+            assert published.file_name(source)
             assert source.startswith('transxnet://')
             size = source.partition('://')[2]
             assert config.model.backbone.arch == size

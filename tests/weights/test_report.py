@@ -1,11 +1,15 @@
 """What was loaded, what was not, and why."""
 
+import errno
+import os
+
 import pytest
 import torch
 
 from mmtransxnet import TransXNet
+from mmtransxnet.utils.errors import UserError
 from mmtransxnet.weights import load_weights, save_weights
-from mmtransxnet.weights.matching import fit
+from mmtransxnet.weights.matching import match_weights
 from tests.support.compare import assert_identical
 from tests.support.models import MICRO
 from tests.support.published_files import SIZE, build
@@ -17,7 +21,7 @@ def model():
 
 
 def test_reasons(state, model):
-    outcome = fit(state, model.state_dict())
+    outcome = match_weights(state, model.state_dict())
     assert set(outcome.left_out) == {
         f'classifier.{i}.{kind}' for i in (0, 2) for kind in ('weight', 'bias')
     }
@@ -77,7 +81,7 @@ def test_a_prefix_that_is_not_there(files, model):
 def test_files_without_counts_of_batches(state, model):
     """Written before batch norms counted; nothing computes with them."""
     old = {n: v for n, v in state.items() if 'num_batches' not in n}
-    assert fit(old, model.state_dict()).problems == []
+    assert match_weights(old, model.state_dict()).problems == []
 
 
 def test_init_cfg_with_other_initialisers(files):
@@ -130,3 +134,14 @@ def test_an_unfinished_file_does_not_stay(tmp_path):
     with pytest.raises(TypeError):
         save_weights(tmp_path / 'out.safetensors', {}, {'x': object()})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_a_full_disk_is_one_error(tmp_path, monkeypatch, suffix):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError, match=r'No space left.*then start again$'):
+        save_weights(tmp_path / f'a.{suffix}', {'a': torch.ones(2)}, {})
+    assert not list(tmp_path.iterdir())

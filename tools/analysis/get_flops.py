@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mmtransxnet.analysis.complexity import (
-    build_on_meta,
     count_macs,
     count_parameters,
 )
@@ -15,6 +14,7 @@ from mmtransxnet.engine import (
     load_config,
     report_user_errors,
 )
+from mmtransxnet.utils.build import build_model
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     height, width = args.shape[0], args.shape[-1]
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
-        model = build_on_meta(config)
+        model = build_model(config, 'meta').eval()
         try:
             macs = count_macs(model, height, width)
         # Layers that do not fit together, a picture too small for them, or

@@ -42,47 +42,47 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_layout(config: Config, name: str) -> list[str]:
-    """Print a table of the splits; return what is to be complained of."""
-    layouts = inspect_layout(config, ['train', 'val', 'test'])
+    """Print a table of the splits; return all problems and notes."""
+    reports = inspect_layout(config, ['train', 'val', 'test'])
     table = Table(title=name)
     for column in ('split', 'folder', 'pictures', 'published', 'state'):
         table.add_column(column, overflow='fold')
-    for one in layouts:
-        told = 'not checked' if one.unchecked else 'good'
-        if one.problems or one.notes:
-            told = 'see below'
+    for report in reports:
+        state = 'not checked' if report.unchecked else 'good'
+        if report.problems or report.notes:
+            state = 'see below'
         table.add_row(
-            one.split,
-            str(one.folder),
-            f'{one.images:,}',
-            f'{one.expected:,}' if one.expected else '',
-            told,
+            report.split,
+            str(report.folder),
+            f'{report.images:,}',
+            f'{report.expected:,}' if report.expected else '',
+            state,
         )
     Console().print(table)
-    for one in layouts:
-        if one.unchecked:
-            print(f'{one.split} data, not checked: {one.unchecked}')
-    return [c for one in layouts for c in (*one.problems, *one.notes)]
+    for report in reports:
+        if report.unchecked:
+            print(f'{report.split} data, not checked: {report.unchecked}')
+    return [line for r in reports for line in (*r.problems, *r.notes)]
 
 
 def check_deep(config: Config, workers: int) -> list[str]:
-    """Judge all samples with a progress bar; return what is bad."""
+    """Check all samples with a progress bar; return what is bad."""
     check = DeepCheck(config)
     verdicts = track(
-        check.judge(workers),
+        check.run(workers),
         'judging',
         total=len(check.samples),
         console=Console(stderr=True),
     )
     bad = [*check.problems, *filter(None, verdicts)]
-    for told in check.unchecked:
-        print(told)
+    for line in check.unchecked:
+        print(line)
     print(f'{len(check.samples):,} pictures judged, {len(bad):,} bad')
     return bad
 
 
 def main() -> None:
-    """Tell all that is wrong; exit with 1 if something is."""
+    """Print all that is wrong; exit with 1 if something is."""
     args = parse_args()
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)

@@ -91,7 +91,7 @@ def build_digits(
     Raises:
         TypeError: An option is no whole number.
         ValueError: An option is out of range.
-        ImportError: scikit-learn is not installed.
+        ImportError: scikit-learn or pycocotools is not installed.
         FileExistsError: Something else is at root: files, another set, or
             one that lacks files.
         OSError: Root cannot be written.

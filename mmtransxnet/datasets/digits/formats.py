@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmtransxnet.utils.extras import import_extra
+
 from .classes import CLASSES
 from .scans import Crop, Sources
 from .scenes import Scene, draw_scene, draw_single
@@ -198,7 +200,7 @@ def _label_map(scene: Scene, sources: Sources) -> NDArray[np.uint8]:
 
 def _annotations(scene: Scene, sources: Sources) -> Iterator[dict[str, Any]]:
     """COCO annotations of what is visible of each digit, without ids."""
-    from pycocotools import mask as coco_mask
+    coco_mask = import_extra('pycocotools.mask', 'pycocotools')
 
     for number, digit in enumerate(scene.digits):
         mask = scene.owner == number

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mmtransxnet.utils.extras import import_extra
+
 from .classes import CLASSES, PALETTE
 from .scans import SPLITS
 
@@ -125,7 +127,7 @@ def _scenes(root: Path, split: str) -> tuple[Image.Image, Image.Image]:
 
 def _annotate(image: Image.Image, annotations: list[dict]) -> Image.Image:
     """Paint masks on the darkened scene, then boxes and classes."""
-    from pycocotools import mask as coco_mask
+    coco_mask = import_extra('pycocotools.mask', 'pycocotools')
 
     pixels = np.array(image) // 2
     for annotation in annotations:

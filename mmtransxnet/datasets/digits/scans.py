@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mmtransxnet.utils.extras import import_extra
+
 SPLITS = ('train', 'val')
 TRAIN_WIDTH = 0.65
 """Share of a photograph's width, from the left, that is for training."""
@@ -52,17 +54,12 @@ def load_sources() -> Sources:
     Raises:
         ImportError: scikit-learn is not installed.
     """
-    try:  # lazily: a second of import that only this function needs
-        from sklearn.datasets import load_digits, load_sample_images
-    except ImportError as error:
-        raise ImportError(
-            'The digits set is made from images that scikit-learn bundles: '
-            'pip install scikit-learn'
-        ) from error
-    digits = load_digits()
+    # Here: a second of import that only this function needs.
+    datasets = import_extra('sklearn.datasets', 'scikit-learn')
+    digits = datasets.load_digits()
     scans = digits.images.astype(np.float32)
     scans /= scans.max(axis=(1, 2), keepdims=True)
-    bunch = load_sample_images()
+    bunch = datasets.load_sample_images()
     names = [Path(name).name for name in bunch.filenames]
     return Sources(
         scans=scans,

@@ -21,45 +21,38 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
+from mmtransxnet.engine.checks.boxes import (
+    has_coco_boxes,
+    load_without_bad_boxes,
+)
 from mmtransxnet.engine.checks.dataset_types import (
     class_of,
-    inner_of,
     loading_of,
-    owner_of,
+    map_datasets,
 )
 from mmtransxnet.engine.checks.pictures import (
-    BadSampleError,
-    box_problem,
+    CorruptSampleError,
     check_sample,
     sample_of,
 )
 from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.text import first_few
 
 POLICIES = ('error', 'skip')
-
-_COCO = ('mmdet.CocoDataset',)
-# Methods that a data set has boxes in COCO's form from, and whose they are.
-_BOXES = (
-    ('load_data_list', _COCO),
-    ('parse_data_info', _COCO),
-    ('full_init', ('mmdet.BaseDetDataset',)),
-    # Of others it is not known what they do with what is not loaded yet.
-    ('__init__', (*_COCO, 'mmdet.BaseDetDataset')),
-)
 
 _FIND = 'tools/dataset/check.py CONFIG --deep finds all'
 _SKIP = '--cfg-options bad_data.policy=skip'
 
 
 class Record:
-    """The bad samples of a run, found by any of its processes.
+    """The corrupt samples of a run, found by any of its processes.
 
     Every process appends to a file of its own, so nothing is lost or mixed
     up on network file systems; the sum counts.
 
     Args:
         folder: Where the files are.
-        limit: How many different bad samples are accepted.
+        limit: How many different corrupt samples are accepted.
     """
 
     def __init__(self, folder: str | Path, limit: int) -> None:
@@ -67,7 +60,7 @@ class Record:
         self.limit = limit
 
     def add(self, problem: str) -> None:
-        """Take note of a bad sample.
+        """Take note of a corrupt sample.
 
         Raises:
             UserError: Now there are more than the limit.
@@ -85,7 +78,7 @@ class Record:
             )
 
     def read(self) -> list[str]:
-        """All different bad samples up to now, sorted."""
+        """All different corrupt samples up to now, sorted."""
         found = set()
         for path in self.folder.glob('*.jsonl'):
             for line in path.read_text().splitlines():
@@ -101,7 +94,7 @@ class Record:
 
 
 def record_of(config: Config) -> Record | None:
-    """The record of a run that skips bad samples, or None.
+    """The record of a run that skips corrupt samples, or None.
 
     Raises:
         UserError: ``bad_data`` in the config is not as it should be.
@@ -122,7 +115,7 @@ def record_of(config: Config) -> Record | None:
 
 
 def guard_data(runner: Runner, config: Config) -> None:
-    """Have the data sets of a Runner judged as its config says.
+    """Have the samples of a Runner checked as its config says.
 
     The Runner's own config is left as it is: it goes into checkpoints, and
     the libraries read pipelines from it.
@@ -139,36 +132,22 @@ def guard_data(runner: Runner, config: Config) -> None:
         return
     for split in ('train', 'val', 'test'):
         loader: Any = getattr(runner, f'_{split}_dataloader')
-        # A loop of one's own may take something else.
-        if isinstance(loader, dict) and 'dataset' in loader:
-            loader['dataset'] = _guarded(
-                loader['dataset'],
-                dict(
-                    **config.bad_data,
-                    folder=str(record.folder) if record else None,
-                    evaluates=split != 'train',
-                ),
-            )
+        # The loop of a user may take something else.
+        if not isinstance(loader, dict) or 'dataset' not in loader:
+            continue
+        settings = dict(
+            type='guarded_dataset',
+            **config.bad_data,
+            folder=str(record.folder) if record else None,
+            evaluates=split != 'train',
+        )
+
+        def guard(dataset: Any, settings: dict = settings) -> dict:
+            return dict(dataset=dataset, **settings)
+
+        loader['dataset'] = map_datasets(guard, loader['dataset'])
     if record:
-        runner.register_hook(BadDataHook(record))
-
-
-def _guarded(dataset: Any, settings: Mapping[str, Any]) -> Any:
-    """Guard the data sets inside any wrappers (repeat, concatenate, ...)."""
-    if not isinstance(dataset, Mapping):
-        return dataset
-    inner = inner_of(dataset)
-    if not inner:
-        return dict(type='guarded_dataset', dataset=dataset, **settings)
-    return {
-        **dataset,
-        **{
-            key: _guarded(value, settings)
-            if isinstance(value, Mapping)
-            else [_guarded(one, settings) for one in value]
-            for key, value in inner.items()
-        },
-    }
+        runner.register_hook(SkippedSamplesHook(record))
 
 
 @DATASETS.register_module()
@@ -179,18 +158,18 @@ def guarded_dataset(
     folder: str | None = None,
     evaluates: bool = False,
 ) -> Any:
-    """Build a data set of a library that judges what it loads.
+    """Build a data set of a library that checks what it loads.
 
     It remains the library's: samplers, wrappers and metrics that look at it
     find what they expect. Where it is not known how samples are loaded, they
-    are not judged.
+    are not checked.
 
     Args:
         dataset: Its config.
         policy: ``'error'`` or ``'skip'``.
-        limit: How many bad samples, and how many bad boxes, are accepted if
-            they are skipped.
-        folder: Where bad samples are recorded that others take the place
+        limit: How many corrupt samples, and how many bad boxes, are accepted
+            if they are skipped.
+        folder: Where corrupt samples are recorded that others take the place
             of; not needed if they are errors.
         evaluates: Whether this is for an evaluation, of which no picture is
             left out. Metrics read boxes themselves.
@@ -201,7 +180,7 @@ def guarded_dataset(
     built, problems = build_without_bad_boxes(dataset)
     if problems and policy == 'error':
         raise UserError(
-            f'bad data: {len(problems)} bad boxes: {_some(problems)}. Mend '
+            f'bad data: {len(problems)} bad boxes: {_first(problems)}. Mend '
             f'them ({_FIND}), or leave them out: {_SKIP}'
         )
     if len(problems) > limit:
@@ -222,53 +201,29 @@ def guarded_dataset(
 def build_without_bad_boxes(
     dataset: Mapping[str, Any],
 ) -> tuple[Any, list[str]]:
-    """Build a data set, its boxes judged while they are loaded.
-
-    mmdet drops some bad boxes without a word, and trains on others.
+    """Build a data set, and leave out bad boxes.
 
     Args:
         dataset: Config of a data set, with boxes or without.
 
     Returns:
-        The data set without bad boxes, and what is wrong with those.
+        The data set, and what is wrong with the boxes left out.
     """
-    kind = class_of(dataset, DATASETS)
-    if not all(owner_of(kind, method) in own for method, own in _BOXES):
+    if not has_coco_boxes(class_of(dataset, DATASETS)):
         return DATASETS.build(dataset), []
     built = DATASETS.build({**dataset, 'lazy_init': True})
-    problems: list[str] = []
-    parse = built.parse_data_info
-
-    def parse_good(raw: dict[str, Any]) -> Any:
-        image = raw['raw_img_info']
-        good = []
-        for one in raw['raw_ann_info']:
-            size = image['width'], image['height']
-            problem = box_problem(one, size, built.coco.cats)
-            if problem is None:
-                good.append(one)
-                continue
-            problems.append(
-                f'{built.ann_file}: annotation {one.get("id")} of '
-                f'{image["file_name"]}: {problem}'
-            )
-        return parse({**raw, 'raw_ann_info': good})
-
-    built.parse_data_info = parse_good
-    built.full_init()
-    del built.parse_data_info
-    return built, problems
+    return built, load_without_bad_boxes(built)
 
 
 class Guard:
-    """``prepare_data`` of a data set that judges a sample first.
+    """``prepare_data`` of a data set that checks a sample first.
 
     In place of the method, so that the samples which a data set fetches on
-    its own account are judged as well.
+    its own account are checked as well.
 
     Args:
         dataset: A built data set of a library.
-        policy: Where bad samples are recorded that are replaced; if the
+        policy: Where corrupt samples are recorded that are replaced; if the
             first is an error, the last words of its message.
     """
 
@@ -278,19 +233,19 @@ class Guard:
         self._loading = loading_of(dataset)
 
     def __call__(self, index: int) -> Any:
-        """Load a sample; in place of a bad one the next that is good.
+        """Load a sample; in place of a corrupt one the next that is good.
 
         Which one depends on the index alone, so a resumed run sees the same.
 
         Raises:
-            UserError: It is bad and must not be replaced, there are too
+            UserError: It is corrupt and must not be replaced, there are too
                 many, or no good one is left.
         """
         count = len(self._dataset)
         for candidate in range(index, index + count):
             try:
                 return self._load(candidate % count)
-            except BadSampleError as error:
+            except CorruptSampleError as error:
                 if isinstance(self._policy, str):
                     raise UserError(
                         f'bad data: {error}. Mend it ({_FIND}), {self._policy}'
@@ -316,8 +271,8 @@ class Guard:
             ) from error
 
 
-class BadDataHook(Hook):
-    """Tells in the log which bad samples were replaced.
+class SkippedSamplesHook(Hook):
+    """Says in the log which corrupt samples were replaced.
 
     Args:
         record: Where they are recorded.
@@ -325,7 +280,7 @@ class BadDataHook(Hook):
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def after_train_iter(
         self,
@@ -334,36 +289,35 @@ class BadDataHook(Hook):
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Look every 50 iterations."""
+        """Report every 50 iterations."""
         if self.every_n_train_iters(runner, 50):
-            self._tell(runner)
+            self._report(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Tell the rest."""
-        self._tell(runner)
+        """Report the rest."""
+        self._report(runner)
 
-    def _tell(self, runner: Runner) -> None:
+    def _report(self, runner: Runner) -> None:
         if not is_main_process():
             return
         found = self._record.read()
         for problem in found:
-            if problem not in self._told:
+            if problem not in self._reported:
                 runner.logger.warning(f'bad data, replaced: {problem}')
-        if len(found) > len(self._told):
+        if len(found) > len(self._reported):
             runner.logger.warning(
                 f'bad data: {len(found)} samples replaced, at most '
                 f'{self._record.limit} are accepted'
             )
-        self._told.update(found)
+        self._reported.update(found)
 
 
 def _too_many(problems: Sequence[str], limit: int) -> str:
     return (
         f'bad data: {len(problems)} are more than bad_data.limit={limit}: '
-        f'{_some(problems)}. Mend them ({_FIND})'
+        f'{_first(problems)}. Mend them ({_FIND})'
     )
 
 
-def _some(problems: Sequence[str]) -> str:
-    more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
-    return '; '.join(problems[:3]) + more
+def _first(problems: Sequence[str]) -> str:
+    return first_few(problems, separator='; ')

@@ -1,15 +1,16 @@
-"""What a data set is to us: whose code lists its samples and loads them.
+"""What is known of a data set: how it lists its samples and loads them.
 
 Anybody's data set can be trained on, few are known here. Whether one is
 known, its class tells (a name may stand for anything), and its paths are
 those that the built data set has.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import Registry
 
@@ -25,68 +26,74 @@ def class_of(description: Mapping[str, Any], registry: Registry) -> Any:
     Returns:
         None if it is not registered.
     """
-    kind = description.get('type')
-    if not isinstance(kind, str):
-        return kind
+    name = description.get('type')
+    if not isinstance(name, str):
+        return name
     with registry.switch_scope_and_registry(None) as scoped:
-        return scoped.get(kind)
+        return scoped.get(name)
 
 
-def inner_of(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The data sets that the config of a wrapper has, by their keys.
+def map_datasets(change: Callable[[Any], Any], dataset: Any) -> Any:
+    """Change the data sets inside any wrappers (repeat, concatenate, ...).
 
-    Returns:
-        A config or a list of them for ``dataset`` and ``datasets``; nothing
-        for a data set, which may have names under such keys.
+    Args:
+        change: Gets the config of a data set and returns another.
+        dataset: Config of a data set or a wrapper; anything else is returned
+            as it is.
     """
-    one, several = dataset.get('dataset'), dataset.get('datasets')
-    inner: dict[str, Any] = {}
-    if _describes(one):
-        inner['dataset'] = one
-    if (
-        isinstance(several, Sequence)
-        and several
-        and all(map(_describes, several))
-    ):
-        inner['datasets'] = several
-    return inner
-
-
-def _describes(value: Any) -> bool:
-    """Whether this is the config of something, not just settings."""
-    return isinstance(value, Mapping) and 'type' in value
-
-
-def leaf_datasets(dataset: Any) -> Iterator[Mapping[str, Any]]:
-    """The data sets inside any wrappers (repeat, concatenate, ...)."""
     if not isinstance(dataset, Mapping):
-        return
-    inner = inner_of(dataset)
-    if not inner:
-        yield dataset
-    for value in inner.values():
-        for one in [value] if isinstance(value, Mapping) else value:
-            yield from leaf_datasets(one)
+        return dataset
+    wrapped = {
+        key: [map_datasets(change, inner) for inner in dataset[key]]
+        if isinstance(dataset[key], Sequence)
+        else map_datasets(change, dataset[key])
+        for key in ('dataset', 'datasets')
+        if _describes_datasets(dataset.get(key))
+    }
+    return {**dataset, **wrapped} if wrapped else change(dataset)
 
 
-def library_of(kind: Any) -> str:
+def _describes_datasets(value: Any) -> bool:
+    """Whether this is a config or some, not just settings or names."""
+    several = value if isinstance(value, Sequence) else [value]
+    return bool(several) and all(
+        isinstance(one, Mapping) and 'type' in one for one in several
+    )
+
+
+def leaf_datasets(dataset: Any) -> list[Mapping[str, Any]]:
+    """Configs of the data sets inside any wrappers."""
+    found: list[Mapping[str, Any]] = []
+    map_datasets(found.append, dataset)
+    return found
+
+
+def datasets_of(config: Config, split: str) -> list[Mapping[str, Any]]:
+    """Configs of the data sets that the loader of a split reads."""
+    loader = config.get(f'{split}_dataloader')
+    # The loop of a user may take something else.
+    described = loader if isinstance(loader, Mapping) else {}
+    return leaf_datasets(described.get('dataset'))
+
+
+def library_of(cls: Any) -> str:
     """The package that a class comes from."""
-    return str(getattr(kind, '__module__', '')).partition('.')[0]
+    return str(getattr(cls, '__module__', '')).partition('.')[0]
 
 
-def owner_of(kind: Any, method: str) -> str:
-    """Whose method a class has, such as ``'mmdet.CocoDataset'``; or ''."""
-    for base in getattr(kind, '__mro__', ()):
+def defining_class(cls: Any, method: str) -> str:
+    """Where a class has a method from, as ``'mmdet.CocoDataset'``; or ''."""
+    for base in getattr(cls, '__mro__', ()):
         if method in vars(base):
             return f'{library_of(base)}.{base.__name__}'
     return ''
 
 
-def is_a_librarys(kind: Any, *methods: str) -> bool:
+def are_from_libraries(cls: Any, *methods: str) -> bool:
     """Whether a class has these methods, as far as it has, from a library."""
-    owners = (owner_of(kind, method) for method in methods)
+    defining = (defining_class(cls, method) for method in methods)
     return all(
-        owner.partition('.')[0] in (*_LIBRARIES, '') for owner in owners
+        name.partition('.')[0] in (*_LIBRARIES, '') for name in defining
     )
 
 
@@ -123,10 +130,11 @@ def loading_of(dataset: Any) -> Loading:
     Args:
         dataset: Of a library or of anybody.
     """
-    kind = type(dataset)
+    cls = type(dataset)
     methods = ('__getitem__', 'prepare_data', 'get_data_info')
     if not isinstance(dataset, BaseDataset) or any(
-        owner_of(kind, method) != 'mmengine.BaseDataset' for method in methods
+        defining_class(cls, method) != 'mmengine.BaseDataset'
+        for method in methods
     ):
         return Loading()
     steps = list(getattr(dataset.pipeline, 'transforms', ()))
@@ -142,7 +150,7 @@ def loading_of(dataset: Any) -> Loading:
         # Others are not turned as EXIF says.
         and first.color_type in ('color', 'grayscale')
     )
-    parsing = owner_of(kind, 'parse_data_info')
+    parsing = defining_class(cls, 'parse_data_info')
     return Loading(
         files=True,
         decoded=decoded,

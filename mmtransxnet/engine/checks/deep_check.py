@@ -1,24 +1,21 @@
-"""Every picture and annotation that a config reads, judged beforehand."""
+"""Every picture and annotation that a config reads, checked beforehand."""
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmtransxnet.engine.checks.boxes import orphans
 from mmtransxnet.engine.checks.corrupt_samples import build_without_bad_boxes
 from mmtransxnet.engine.checks.dataset_types import (
-    leaf_datasets,
+    datasets_of,
     loading_of,
-    owner_of,
-    reads_local_files,
 )
 from mmtransxnet.engine.checks.pictures import (
-    BadSampleError,
+    CorruptSampleError,
     Sample,
     check_sample,
     sample_of,
@@ -37,9 +34,9 @@ class DeepCheck:
         config: The run.
 
     Attributes:
-        samples: What is to be judged, each once.
+        samples: What is to be checked, each once.
         problems: What is wrong with the annotations, a line each.
-        unchecked: Data sets whose samples cannot be judged, a line each.
+        unchecked: Data sets whose samples cannot be checked, a line each.
     """
 
     def __init__(self, config: Config) -> None:
@@ -48,10 +45,7 @@ class DeepCheck:
         unchecked: dict[str, None] = {}
         scope = config.get('default_scope', 'mmengine')
         for split in ('train', 'val', 'test'):
-            loader = config.get(f'{split}_dataloader')
-            if not isinstance(loader, Mapping):
-                continue
-            for dataset in leaf_datasets(loader.get('dataset')):
+            for dataset in datasets_of(config, split):
                 with DefaultScope.overwrite_default_scope(scope):
                     found, wrong = _list(dataset)
                 samples.update(dict.fromkeys(found))
@@ -66,7 +60,7 @@ class DeepCheck:
         self.problems = list(problems)
         self.unchecked = list(unchecked)
 
-    def judge(self, workers: int) -> Iterator[str | None]:
+    def run(self, workers: int) -> Iterator[str | None]:
         """Decode all pictures.
 
         Args:
@@ -76,13 +70,13 @@ class DeepCheck:
             For each sample what is wrong with it, or None.
         """
         with ProcessPoolExecutor(workers) as pool:
-            yield from pool.map(_judge, self.samples, chunksize=_CHUNK)
+            yield from pool.map(_check, self.samples, chunksize=_CHUNK)
 
 
-def _judge(sample: Sample) -> str | None:
+def _check(sample: Sample) -> str | None:
     try:
         check_sample(sample, decode=True)
-    except BadSampleError as error:
+    except CorruptSampleError as error:
         return str(error)
     return None
 
@@ -101,28 +95,12 @@ def _list(dataset: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
     if not loading.decoded:
         return [], problems
     infos = map(built.get_data_info, range(len(built)))
-    judged = (sample_of(info, loading) for info in infos)
-    samples = [sample for sample in judged if sample is not None]
-    lists = owner_of(type(built), 'load_data_list')
-    if lists == 'mmdet.CocoDataset' and reads_local_files(built.backend_args):
-        problems += _orphans(Path(built.ann_file))
-    return samples, problems
+    found = (sample_of(info, loading) for info in infos)
+    samples = [sample for sample in found if sample is not None]
+    return samples, problems + orphans(built)
 
 
 def _name(dataset: Mapping[str, Any]) -> str:
     """What the config says of a data set, short."""
     name = dataset.get('ann_file') or dataset.get('data_prefix')
     return f'{name or dataset.get("type")} of {dataset.get("data_root", "")}'
-
-
-def _orphans(annotations: Path) -> list[str]:
-    """Annotations of pictures that COCO's document does not list."""
-    document = json.loads(annotations.read_bytes())
-    known = {image['id'] for image in document['images']}
-    return [
-        f'{annotations}: annotation {one.get("id")}: no picture has the id '
-        f'{one.get("image_id")}'
-        # There are none of test sets.
-        for one in document.get('annotations', ())
-        if one.get('image_id') not in known
-    ]

@@ -1,11 +1,10 @@
 """Is a picture with its annotation fit to be learned from?
 
-One judge for all: the loaders of a run, ``tools/dataset/check.py`` and
-``tools/infer.py`` ask it. A picture is judged by its header and its end
-before anything large is allocated; whoever has the time has it decoded, too.
+One check for all: the loaders of a run, ``tools/dataset/check.py`` and
+``tools/infer.py`` use it. It looks at the header and the end of a file before
+anything large is allocated; where there is time, all of it is decoded, too.
 """
 
-import math
 import os
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -19,6 +18,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mmtransxnet.engine.checks.dataset_types import Loading
+from mmtransxnet.utils.text import first_few
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif')
 
 MAX_RATIO = 100
 """Longer side by shorter side of a picture. Resized to 800 pixels on the
@@ -45,13 +47,13 @@ _UPRIGHT = 1
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
-class BadSampleError(ValueError):
+class CorruptSampleError(ValueError):
     """A picture or annotation that is unfit, named with the reason."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is to be judged.
+    """What is to be checked.
 
     Attributes:
         picture: Path of the picture.
@@ -67,7 +69,7 @@ class Sample:
 
 
 def sample_of(info: Any, loading: Loading) -> Sample | None:
-    """What of a sample of a data set is to be judged.
+    """What of a sample of a data set is to be checked.
 
     Args:
         info: What ``get_data_info`` of the data set returns.
@@ -108,18 +110,18 @@ def _labels_of(
 
 
 def check_sample(sample: Sample, decode: bool = False) -> None:
-    """Judge a picture and its annotation.
+    """Check a picture and its annotation.
 
     Args:
-        sample: What to judge.
+        sample: What to check.
         decode: Whether to decode all of the picture.
 
     Raises:
-        BadSampleError: It is unfit.
+        CorruptSampleError: It is unfit.
     """
     size = check_picture(sample.picture, decode)
     if sample.size not in (None, size):
-        raise BadSampleError(
+        raise CorruptSampleError(
             f'{sample.picture} has {_pixels(size)} pixels once it is upright '
             f'and was annotated as {_pixels(sample.size)}'
         )
@@ -128,7 +130,7 @@ def check_sample(sample: Sample, decode: bool = False) -> None:
 
 
 def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
-    """Judge a picture.
+    """Check a picture.
 
     Args:
         path: Its file.
@@ -139,10 +141,10 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
         Width and height in pixels as the libraries see it, that is upright.
 
     Raises:
-        BadSampleError: It is missing, no picture, not whole, or of a size
+        CorruptSampleError: It is missing, no picture, not whole, or of a size
             that no pipeline can handle.
     """
-    with _telling(path), open(path, 'rb') as file:
+    with _named_errors(path), open(path, 'rb') as file:
         try:
             image = _open(path, file)
         except UnidentifiedImageError:
@@ -156,32 +158,34 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
         if decode or not _is_whole(file, image.format):
             image.load()
     if decode:
-        with _telling(path):
+        with _named_errors(path):
             if mmcv.imread(path) is None:
                 raise ValueError(f'OpenCV reads no such {image.format}')
     return size
 
 
 @contextmanager
-def _telling(path: str) -> Iterator[None]:
-    """Tell in a line what is wrong with a file."""
+def _named_errors(path: str) -> Iterator[None]:
+    """Say in a line what is wrong with a file."""
     try:
         with warnings.catch_warnings():
             # Of what Pillow can read after all.
             warnings.simplefilter('ignore')
             yield
-    except BadSampleError:
+    except CorruptSampleError:
         raise
     except FileNotFoundError:
-        raise BadSampleError(f'{path} does not exist') from None
+        raise CorruptSampleError(f'{path} does not exist') from None
     except Image.DecompressionBombError as error:
-        raise BadSampleError(f'{path} is too large ({error})') from error
+        raise CorruptSampleError(f'{path} is too large ({error})') from error
     # Pillow raises almost anything for a broken file.
     except Exception as error:
         if os.path.isfile(path) and not os.path.getsize(path):
-            raise BadSampleError(f'{path} is empty') from None
+            raise CorruptSampleError(f'{path} is empty') from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadSampleError(f'{path} cannot be decoded ({reason})') from error
+        raise CorruptSampleError(
+            f'{path} cannot be decoded ({reason})'
+        ) from error
 
 
 def _open(path: str, file: BinaryIO) -> Image.Image:
@@ -189,21 +193,21 @@ def _open(path: str, file: BinaryIO) -> Image.Image:
     image = Image.open(file, formats=_FORMATS)
     short, long = sorted(image.size)
     if long > MAX_RATIO * short:
-        raise BadSampleError(
+        raise CorruptSampleError(
             f'{path} has {_pixels(image.size)} pixels: one side is more than '
             f'{MAX_RATIO} times the other'
         )
     return image
 
 
-def _is_whole(file: BinaryIO, kind: str | None) -> bool:
+def _is_whole(file: BinaryIO, format_name: str | None) -> bool:
     """Whether a picture has its end; False if this is not to be seen."""
     file.seek(0, os.SEEK_END)
     file.seek(max(0, file.tell() - 64))
     tail = file.read().rstrip(b'\0')
-    if kind == 'PNG':
+    if format_name == 'PNG':
         return tail.endswith(_PNG_END)
-    return kind in ('JPEG', 'MPO') and tail.endswith(_JPEG_END)
+    return format_name in ('JPEG', 'MPO') and tail.endswith(_JPEG_END)
 
 
 def _upright_size(path: str, image: Image.Image) -> tuple[int, int]:
@@ -213,7 +217,7 @@ def _upright_size(path: str, image: Image.Image) -> tuple[int, int]:
         return image.size
     orientation = image.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
     if image.format == 'WEBP' and orientation != _UPRIGHT:
-        raise BadSampleError(
+        raise CorruptSampleError(
             f'{path} is a WEBP with an EXIF rotation, which OpenCV does not '
             'apply: store it upright'
         )
@@ -224,21 +228,21 @@ def _upright_size(path: str, image: Image.Image) -> tuple[int, int]:
 def _check_label_map(
     path: str, size: tuple[int, int], labels: Container[int] | None
 ) -> None:
-    with _telling(path), open(path, 'rb') as file:
+    with _named_errors(path), open(path, 'rb') as file:
         # mmseg does not turn label maps.
         image = _open(path, file)
         values = np.array(image)
     if values.ndim != 2:
-        raise BadSampleError(
+        raise CorruptSampleError(
             f'{path} has {values.shape[2]} channels; a label map has one'
         )
     if image.size != size:
-        raise BadSampleError(
+        raise CorruptSampleError(
             f'{path} has {_pixels(image.size)} pixels, its picture '
             f'{_pixels(size)} once it is upright'
         )
     if 1 in size:
-        raise BadSampleError(
+        raise CorruptSampleError(
             f'{path} has {_pixels(size)} pixels: mmseg takes a side of one '
             'pixel for no side'
         )
@@ -246,9 +250,8 @@ def _check_label_map(
         return
     unknown = [value for value in _values_of(values) if value not in labels]
     if unknown:
-        told = ', '.join(map(str, unknown[:3]))
-        more = ', ...' if len(unknown) > 3 else ''
-        raise BadSampleError(f'{path} has unknown labels: {told}{more}')
+        shown = first_few([str(value) for value in unknown])
+        raise CorruptSampleError(f'{path} has unknown labels: {shown}')
 
 
 def _values_of(values: np.ndarray) -> list[int]:
@@ -256,49 +259,6 @@ def _values_of(values: np.ndarray) -> list[int]:
     if values.dtype == np.uint8:  # several times as fast as sorting
         return np.flatnonzero(np.bincount(values.ravel())).tolist()
     return np.unique(values).tolist()
-
-
-def box_problem(
-    annotation: Mapping[str, Any],
-    size: tuple[int, int],
-    categories: Container[int],
-) -> str | None:
-    """What is wrong with a box in COCO's form, or None.
-
-    What sticks out of the picture is cut off by the pipelines and is fine.
-
-    Args:
-        annotation: With ``bbox`` (x, y, width, height in pixels), ``area``
-            (square pixels) and ``category_id``.
-        size: Width and height of the picture in pixels.
-        categories: Known numbers of categories.
-    """
-    if annotation.get('ignore'):
-        return None  # mmdet leaves it out
-    if annotation.get('category_id') not in categories:
-        return f'unknown category {annotation.get("category_id")}'
-    box: Any = annotation.get('bbox')
-    area: Any = annotation.get('area')
-    if not _is_box(box) or not _is_finite(area):
-        return f'no numbers: bbox {box}, area {area}'
-    x, y, width, height = box
-    if width <= 0 or height <= 0 or area <= 0:
-        return f'no area: bbox {box}, area {area}'
-    if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
-        return f'bbox {box} outside the picture of {_pixels(size)}'
-    return None
-
-
-def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(_is_finite(one) for one in value)
-    )
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _pixels(size: Sequence[int]) -> str:

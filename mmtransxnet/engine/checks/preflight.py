@@ -6,10 +6,9 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import METRICS, MODELS, DefaultScope
+from mmengine.registry import METRICS, DefaultScope
 from torch import nn
 
 from mmtransxnet.engine.checks.dataset_types import (
@@ -18,12 +17,17 @@ from mmtransxnet.engine.checks.dataset_types import (
     reads_local_files,
 )
 from mmtransxnet.engine.checks.folders import inspect_layout
-from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.build import build_model
+from mmtransxnet.utils.errors import CheckpointError, UserError
 from mmtransxnet.utils.text import shorten
-from mmtransxnet.weights.loading import plan
-from mmtransxnet.weights.matching import fit
+from mmtransxnet.weights.loading import match_file
+from mmtransxnet.weights.matching import match_weights
 from mmtransxnet.weights.mmengine_loaders import LOCATED, path_of
-from mmtransxnet.weights.reader import keep, read_checkpoint, state_dict_of
+from mmtransxnet.weights.reader import (
+    cache_checkpoint,
+    read_checkpoint,
+    state_dict_of,
+)
 
 
 def check_data(config: Config, splits: Sequence[str]) -> None:
@@ -40,16 +44,17 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
     """
     if not config.get('check_data', True):
         return
-    layouts = inspect_layout(config, splits)
     policy = (config.get('bad_data') or {}).get('policy')
     problems, notes, samples = [], [], []
-    for one in layouts:
-        problems += one.problems
-        notes += one.notes
-        if one.unchecked:
-            notes.append(f'{one.split} data, not checked: {one.unchecked}')
-        if one.split == 'train':  # an evaluation skips nothing
-            samples += one.samples
+    for report in inspect_layout(config, splits):
+        problems += report.problems
+        notes += report.notes
+        if report.unchecked:
+            notes.append(
+                f'{report.split} data, not checked: {report.unchecked}'
+            )
+        if report.split == 'train':  # an evaluation skips nothing
+            samples += report.samples
     if policy == 'skip':  # the run counts them
         problems = [p for p in problems if p not in samples]
         notes += samples
@@ -62,14 +67,14 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
     ]
     if problems:
         remedy = config.get('data_remedy', 'mend data_root in the config')
-        told = '; '.join(dict.fromkeys(problems))
+        found = '; '.join(dict.fromkeys(problems))
         if policy == 'error' and samples:
             remedy += (
                 '. To train without single bad files: --cfg-options '
                 'bad_data.policy=skip'
             )
         raise UserError(
-            f'the data is not as needed: {told}. {remedy}. If it is as you '
+            f'the data is not as needed: {found}. {remedy}. If it is as you '
             'want it: --no-check'
         )
 
@@ -89,9 +94,9 @@ def _annotations_of_metrics(
             with DefaultScope.overwrite_default_scope(
                 config.get('default_scope', 'mmengine')
             ):
-                kind = class_of(metric, METRICS)
+                metric_type = class_of(metric, METRICS)
             # Others may look elsewhere.
-            if library_of(kind) == 'mmdet' and reads_local_files(
+            if library_of(metric_type) == 'mmdet' and reads_local_files(
                 metric.get('backend_args')
             ):
                 yield path
@@ -142,11 +147,11 @@ def check_init_weights(config: Config) -> None:
         )
     if backbone.type != 'TransXNet':
         return
-    with torch.device('meta'):
-        model = MODELS.build({**backbone, 'init_cfg': None})
+    described = dict(model=backbone, default_scope=config.get('default_scope'))
+    model = build_model(Config(described), 'meta')
     try:
-        plan(model, source, init.get('prefix'), init.get('allow', ()))
-    except ValueError as error:
+        match_file(model, source, init.get('prefix'), init.get('allow', ()))
+    except CheckpointError as error:
         raise UserError(
             f'model.backbone.init_cfg: {error}. Or {scratch}'
         ) from error
@@ -165,25 +170,18 @@ def check_checkpoint(
         allow: Names, or patterns such as ``head.fc.*``, that need not fit.
 
     Raises:
-        UserError: The file cannot be read, or the weights do not fit.
+        CheckpointError: The file cannot be read, or the weights do not fit.
     """
     if '://' in path and not path.startswith(LOCATED):
         return
-    try:
-        content = read_checkpoint(path_of(path))
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    keep(path_of(path), content)  # for the Runner, which loads it next
     expected = {
         name.removeprefix('module.'): value
         for name, value in model.state_dict().items()
     }
-    outcome = fit(state_dict_of(content), expected, allow)
-    if outcome.problems:
-        raise UserError(
-            f'checkpoint {path} does not fit the model of {config_name}: '
-            f'{"; ".join(outcome.problems)}. Is it a checkpoint of this '
-            'config?'
-        )
-    for line in outcome.report():
+    content = read_checkpoint(path_of(path))
+    # For the Runner, which loads it next.
+    cache_checkpoint(path_of(path), content)
+    match = match_weights(state_dict_of(content), expected, allow)
+    match.require(path, f'the model of {config_name}')
+    for line in match.report():
         print_log(f'{path}: {line}', 'current')

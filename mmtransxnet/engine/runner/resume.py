@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmtransxnet.engine.hooks.checkpoint import INTERRUPTED, LAST
 from mmtransxnet.engine.runner.distributed import decided_by_first
 from mmtransxnet.utils.errors import UserError
-from mmtransxnet.weights.reader import keep, read_checkpoint
+from mmtransxnet.weights.reader import cache_checkpoint, read_checkpoint
 
 # What the hooks of this suite and mmengine's call checkpoints of a run. The
 # best ones have no state of the optimizer.
@@ -126,7 +126,7 @@ def checkpoint_to_load(
     if chosen is None:
         return config.get('load_from')
     path, content = chosen
-    keep(path, content)
+    cache_checkpoint(path, content)
     config.load_from = path
     adopt(config, content, path)
     return path

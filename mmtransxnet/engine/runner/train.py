@@ -7,13 +7,13 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmtransxnet.analysis.complexity import build_on_meta
 from mmtransxnet.engine.checks.preflight import check_checkpoint
 from mmtransxnet.engine.config.command_line import load_run, run_parser
 from mmtransxnet.engine.hooks.compile import check_compiler
 from mmtransxnet.engine.runner.build import build_runner
 from mmtransxnet.engine.runner.distributed import in_turn, use_fsdp
 from mmtransxnet.engine.runner.resume import checkpoint_to_load
+from mmtransxnet.utils.build import build_model
 from mmtransxnet.utils.errors import UserError
 
 
@@ -88,7 +88,7 @@ def train(args: argparse.Namespace) -> None:
 def check_weights(config: Config, model: Any, name: str) -> None:
     """Check that the file a run starts from fits its model."""
     if not isinstance(model, nn.Module):  # sharded: not built yet
-        model = build_on_meta(config)
+        model = build_model(config, 'meta')
     # What is resumed is the same model.
     allow = [] if config.resume else config.get('load_allow', [])
     check_checkpoint(config.load_from, model, name, allow)

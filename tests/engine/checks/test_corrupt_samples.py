@@ -18,7 +18,10 @@ from mmtransxnet.engine.checks.corrupt_samples import (
     guarded_dataset,
     record_of,
 )
-from mmtransxnet.engine.checks.pictures import BadSampleError, check_picture
+from mmtransxnet.engine.checks.pictures import (
+    CorruptSampleError,
+    check_picture,
+)
 from mmtransxnet.utils.errors import report_user_errors
 from tests.support import corrupt_files
 from tests.support.paths import ROOT
@@ -111,7 +114,7 @@ def test_bad_picture_is_told_with_its_reason(tmp_path, kind, decode):
         # It has its header and its end; its pipeline fails first.
         assert check_picture(str(path)) == (96, 96)
         return
-    with pytest.raises(BadSampleError) as caught:
+    with pytest.raises(CorruptSampleError) as caught:
         check_picture(str(path), decode)
     assert str(caught.value).startswith(f'{path} ')
     assert reason in str(caught.value)
@@ -139,7 +142,7 @@ def test_size_is_that_of_the_upright_picture(tmp_path, kind):
 
 
 def test_missing_picture(tmp_path):
-    with pytest.raises(BadSampleError, match=r'gone\.png does not exist'):
+    with pytest.raises(CorruptSampleError, match=r'gone\.png does not exist'):
         check_picture(str(tmp_path / 'gone.png'))
 
 

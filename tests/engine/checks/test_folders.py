@@ -14,7 +14,7 @@ SPLITS = ['train', 'val', 'test']
 
 def picture(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new('RGB', (8, 8), 'blue').save(path)
+    Image.new('RGB', (32, 32), 'blue').save(path)
 
 
 def imagenet(root):
@@ -31,10 +31,18 @@ def coco(root):
     for split in ('train2017', 'val2017'):
         picture(root / split / '000000000001.jpg')
         picture(root / split / '000000000002.jpg')
-        images = [dict(id=n, file_name=f'00000000000{n}.jpg') for n in (1, 2)]
-        boxes = [dict(image_id=1), dict(image_id=2)]
+        images = [
+            dict(id=n, file_name=f'00000000000{n}.jpg', width=32, height=32)
+            for n in (1, 2)
+        ]
+        box = dict(bbox=[1, 1, 5, 5], area=25, category_id=1, iscrowd=0)
         document = json.dumps(
-            dict(info='x' * 200, images=images, annotations=boxes)
+            dict(
+                info='x' * 200,
+                images=images,
+                annotations=[dict(box, id=n, image_id=n) for n in (1, 2)],
+                categories=[dict(id=1, name='person')],
+            )
         )
         file = root / f'annotations/instances_{split}.json'
         file.write_text(document)
@@ -109,7 +117,11 @@ def cut(path):
     [
         (coco, remove('train2017/000000000001.jpg'), '1 of 2 annotated'),
         (coco, cut('train2017/000000000001.jpg'), 'cannot be decoded'),
-        (coco, cut('annotations/instances_train2017.json'), 'no COCO annota'),
+        (
+            coco,
+            cut('annotations/instances_train2017.json'),
+            'instances_train2017.json cannot be read by CocoDataset (JSON',
+        ),
         (
             coco,
             remove('annotations/instances_train2017.json'),
@@ -154,7 +166,7 @@ def test_a_missing_root_is_told_once_a_split(tmp_path):
 def test_large_annotations_are_looked_at_from_their_ends(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr('mmtransxnet.engine.checks.listings._SMALL_JSON', 8)
+    monkeypatch.setattr('mmtransxnet.engine.checks.folders._LARGE', 8)
     (train, _) = inspect(coco, tmp_path)
     assert train.problems == []
     (train, _) = inspect(

@@ -81,7 +81,7 @@ def test_nothing_is_found_wrong(make, name):
     ]
     check = DeepCheck(config)
     assert check.problems == []
-    assert list(check.judge(1)) == [None] * made.judged
+    assert list(check.run(1)) == [None] * made.judged
     assert bool(check.unchecked) == (made.judged == 0)
 
 

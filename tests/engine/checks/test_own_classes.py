@@ -14,11 +14,14 @@ from mmseg.datasets import BaseSegDataset
 from torch.utils.data import Dataset
 
 from mmtransxnet.engine import UserError, check_data
-from mmtransxnet.engine.checks import listings
+from mmtransxnet.engine.checks import folders
 from mmtransxnet.engine.checks.corrupt_samples import guarded_dataset
 from mmtransxnet.engine.checks.dataset_types import leaf_datasets
 from mmtransxnet.engine.checks.deep_check import DeepCheck
-from mmtransxnet.engine.checks.pictures import BadSampleError, check_picture
+from mmtransxnet.engine.checks.pictures import (
+    CorruptSampleError,
+    check_picture,
+)
 from tests.support import foreign_data
 
 LOAD = dict(type='LoadImageFromFile')
@@ -219,7 +222,7 @@ def test_pictures_that_a_store_has_need_no_folder(root, accepted):
 def test_large_annotations_with_paths_of_their_own(
     root, accepted, monkeypatch
 ):
-    monkeypatch.setattr(listings, '_SMALL_JSON', 10)
+    monkeypatch.setattr(folders, '_LARGE', 10)
     monkeypatch.chdir(root)
     coco(root, str(root / 'img/a.jpg'))
     options = dict(DETECTION, data_prefix=dict(img=''), data_root='')
@@ -256,18 +259,28 @@ def test_settings_are_no_wrapped_data_set():
 
 def test_what_is_odd_is_a_note(root, accepted):
     segmentation = dict(data_prefix=dict(img_path=None), metainfo=THINGS)
-    (root / 'latin.txt').write_bytes('ä.jpg 0\n'.encode('latin-1'))
     (root / 'lists.json').write_text(
         json.dumps(dict(metainfo={}, data_list=[[1, 2]]))
     )
     for scope, kind, options in (
         ('mmseg', 'BaseSegDataset', segmentation),
-        ('mmpretrain', 'CustomDataset', dict(ann_file='latin.txt')),
         ('mmengine', 'BaseDataset', dict(ann_file='lists.json')),
     ):
         (note,) = accepted(config_of(root, scope, kind, LOAD, **options))
         assert 'not checked' in note
     assert not accepted(Config(dict(train_dataloader=[dict(dataset=1)])))
+
+
+def test_what_its_own_library_cannot_list_is_named(root, accepted):
+    (root / 'latin.txt').write_bytes('ä.jpg 0\n'.encode('latin-1'))
+    (root / 'list.json').write_text('[1, 2]')
+    for kind, name in (
+        ('CustomDataset', 'latin.txt'),
+        ('MultiLabelDataset', 'list.json'),
+    ):
+        config = config_of(root, 'mmpretrain', kind, LOAD, ann_file=name)
+        with pytest.raises(UserError, match=f'{name} cannot be read by'):
+            accepted(config)
 
 
 def test_pictures_that_opencv_alone_reads(tmp_path):
@@ -278,5 +291,14 @@ def test_pictures_that_opencv_alone_reads(tmp_path):
         assert check_picture(path, decode=True) == (7, 5)
     path = tmp_path / 'p.eps'
     path.write_text('%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n')
-    with pytest.raises(BadSampleError, match='cannot identify'):
+    with pytest.raises(CorruptSampleError, match='cannot identify'):
         check_picture(str(path))
+
+
+def test_no_annotation_file(root, accepted):
+    config = config_of(
+        root, 'mmseg', 'BaseSegDataset', LOAD, ann_file=None,
+        data_prefix=dict(img_path='img'), metainfo=THINGS,
+    )  # fmt: skip
+    with pytest.raises(UserError, match='cannot be read by BaseSegDataset'):
+        accepted(config)

@@ -46,7 +46,8 @@ def data_config(root, **changes):
 def root(tmp_path):
     (tmp_path / 'images').mkdir()
     Image.new('RGB', (8, 8)).save(tmp_path / 'images/a.png')
-    document = dict(images=[dict(file_name='a.png')])
+    image = dict(id=1, file_name='a.png', width=8, height=8)
+    document = dict(images=[image], categories=[])
     (tmp_path / 'ann.json').write_text(json.dumps(document))
     (tmp_path / 'val.json').touch()
     return tmp_path

@@ -243,7 +243,7 @@ def test_a_replay_of_scaled_losses(tmp_path):
 
 def test_a_replay_in_place_of_another_process(tmp_path):
     """The second of two, in one process, with its part of the batches."""
-    mp.spawn(one_of_two, (str(tmp_path), 'error', 'gradient'), nprocs=2)
+    run_ranks(one_of_two, tmp_path, 'error', 'gradient')
     content = read_record(tmp_path / f'non_finite_iter_{BAD}_rank1.pth')
     assert (content['rank'], content['processes']) == (1, 2)
     runner, _ = make_runner(tmp_path, 'gradient', rank=1, processes=2)
