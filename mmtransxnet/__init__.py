@@ -1,9 +1,9 @@
 """TransXNet for the OpenMMLab packages.
 
-Importing the package is all the set-up there is: mmcv's operators become
-available where mmcv was installed without a compiler,
-``type='TransXNet'`` resolves in mmpretrain, mmdet and mmseg, and checkpoints
-are read safely, ``transxnet://`` names among them.
+Importing the package is the only set-up: mmcv's operators become available
+where mmcv was installed without a compiler, ``type='TransXNet'`` resolves in
+mmpretrain, mmdet and mmseg, and checkpoints are read safely, including
+``transxnet://`` names.
 """
 
 from mmtransxnet import ops
@@ -16,7 +16,7 @@ from mmtransxnet import engine, weights  # noqa: E402, F401
 from mmtransxnet.models import TransXNet  # noqa: E402
 from mmtransxnet.version import __version__  # noqa: E402
 
-# mmengine's own run what is in a malicious file.
+# mmengine's own loaders would execute code in a malicious file.
 weights.install()
 
 __all__ = ['TransXNet', '__version__']

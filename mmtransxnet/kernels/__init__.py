@@ -1,1 +1,1 @@
-"""How the network is computed fast; the results are the formula's."""
+"""Fast kernels of the network; results equal those of the formula."""

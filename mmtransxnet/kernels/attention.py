@@ -1,15 +1,15 @@
-"""The relative position table of a stage and the attention that adds it.
+"""Attention with a relative position table that a stage shares.
 
 The published network treats the **flattened** ``(Nq, Nk)`` table as an image
 and resizes that (bicubic, ``align_corners=False``) to inputs of other sizes,
-although its rows and columns are grids themselves. Odd as that is, the
-published dense-prediction results were trained and measured with it.
+although its rows and columns are grids themselves. This is unusual, but the
+published dense-prediction models were trained and evaluated with it.
 
 Such a resize is separable: ``A T B^T``, with four non-zeros in each row of
-the sparse matrices A ``(Nq, Nq0)`` and B ``(Nk, Nk0)``. So a table for a large
-map never has to exist. ``T B^T`` is made once per stage; each query needs four
-rows of it, and attention works on one block of queries at a time, forward and
-backward.
+the sparse matrices A ``(Nq, Nq0)`` and B ``(Nk, Nk0)``. So the table for a
+large map is never materialised. ``T B^T`` is computed once per stage; each
+query needs four rows of it, and attention processes one block of queries at a
+time, forward and backward.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
         num_k: Number of keys Nk.
 
     Returns:
-        Table ``(1, heads, Nq, Nk)``; the input itself where it fits.
+        Table ``(1, heads, Nq, Nk)``; the input itself if the size matches.
     """
     if table.size(2) == num_q and table.size(3) == num_k:
         return table
@@ -48,8 +48,8 @@ def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
 def position_bias(table: Tensor, x: Tensor, sr_ratio: int) -> Tensor:
     """The position table of a stage for a feature map, shared by its blocks.
 
-    Tables that would be larger than the device's settings allow get the
-    right number of keys only; :func:`attention` makes the rows it needs.
+    Tables that would be larger than the device's settings allow are resized to
+    the number of keys only; :func:`attention` computes the rows it needs.
 
     Args:
         table: Position table ``(1, heads, Nq0, Nk0)``.
@@ -68,7 +68,7 @@ def position_bias(table: Tensor, x: Tensor, sr_ratio: int) -> Tensor:
 
 
 def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
-    """Resize a table as far as the settings of its device allow.
+    """Resize a table, or its keys only, as the device's settings say.
 
     See :func:`position_bias`.
     """
@@ -79,16 +79,16 @@ def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
     resized = resize_position_table(table, num_q, num_k)
     if not torch.is_grad_enabled():
         return resized
-    # Always an operation: the table's gradient is complete at the same place
-    # of the backward pass for all sizes, or processes with images of
-    # different sizes would exchange gradients in different orders.
+    # Never skipped: so the table's gradient is ready at the same point of the
+    # backward pass for all sizes. Otherwise processes with images of different
+    # sizes would reduce gradients in different orders.
     return resized.view_as(resized)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    """Attention with a relative position bias, paper equation of OSRA.
+    """Attention with a relative position bias (paper, OSRA).
 
-    ``softmax(q k^T / sqrt(D) + table) v``, the table resized to Nq rows as
+    ``softmax(q k^T / sqrt(D) + table) v`` with the table resized to Nq rows as
     :func:`torch.nn.functional.interpolate` does (bicubic).
 
     Args:
@@ -101,48 +101,50 @@ def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
         Tensor ``(B, heads, Nq, D)``.
     """
     if not torch.jit.is_scripting():
-        return _of_device(q, k, v, table)
+        return _attention_of_device(q, k, v, table)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=table.to(q.dtype))
 
 
-def _of_device(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    # PyTorch's fused attention wants the values of a token side by side.
+def _attention_of_device(
+    q: Tensor, k: Tensor, v: Tensor, table: Tensor
+) -> Tensor:
+    # PyTorch's fused attention needs the values of a token to be contiguous.
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
     if q.size(-2) == table.size(-2):
-        if not _trains(q, k, v, table):
-            # A parameter as mask would make PyTorch keep all scores.
-            return _plain(q, k, v, table.detach())
+        if not _requires_grad(q, k, v, table):
+            # With a parameter as mask, PyTorch would keep all scores.
+            return _fused_attention(q, k, v, table.detach())
         if settings_of(q).trains_with_mask:
-            return _plain(q, k, v, table)
+            return _fused_attention(q, k, v, table)
     return torch.ops.mmtransxnet.position_attention(q, k, v, table[0])
 
 
-def _trains(*tensors: Tensor) -> bool:
-    """Whether gradients will be asked for."""
+def _requires_grad(*tensors: Tensor) -> bool:
+    """Whether gradients of any of the tensors are needed."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    bias = _rounded(bias, q)
+def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    bias = _as_mask(bias, q)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
-def _rounded(bias: Tensor, q: Tensor) -> Tensor:
-    """The bias as fused attention takes it.
+def _as_mask(bias: Tensor, q: Tensor) -> Tensor:
+    """Convert the bias to a type that fused attention accepts.
 
-    Under autocast q, k, v come in low precision, the table as a parameter.
+    Under autocast q, k, v have low precision, the table that of a parameter.
     """
     exact = settings_of(q).exact_mask and bias.dtype == torch.float32
     return bias if exact else bias.to(q.dtype)
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Low precision is for storage; sums over keys need float32."""
+    """Type to compute in: sums over keys need at least float32."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _blocks(q: Tensor, table: Tensor) -> Iterator[slice]:
-    """Blocks of queries with as many scores as suits the device."""
+def _query_blocks(q: Tensor, table: Tensor) -> Iterator[slice]:
+    """Blocks of queries, sized by the device's settings."""
     size = settings_of(q).block_scores
     if q.device.type == 'cpu':
         size *= torch.get_num_threads()
@@ -152,7 +154,7 @@ def _blocks(q: Tensor, table: Tensor) -> Iterator[slice]:
 
 
 class _Bias:
-    """The bias of all queries, made block by block.
+    """The bias of all queries, computed block by block.
 
     Args:
         table: Table ``(heads, Nq0, Nk)``.
@@ -182,7 +184,7 @@ class _Bias:
 
 
 def _without_autocast(tensor: Tensor) -> AbstractContextManager:
-    """Compute in the types that tensors have."""
+    """Disable autocast: compute in the tensors' own types."""
     device = tensor.device.type
     if not torch.amp.is_autocast_available(device):
         return nullcontext()
@@ -190,7 +192,7 @@ def _without_autocast(tensor: Tensor) -> AbstractContextManager:
 
 
 def _empty_output(q: Tensor) -> Tensor:
-    """``(B, heads, Nq, D)``, the values of all heads side by side."""
+    """``(B, heads, Nq, D)``, contiguous over the heads of a token."""
     b, heads, num_q, dim = q.shape
     return q.new_empty(b, num_q, heads, dim).transpose(1, 2)
 
@@ -198,13 +200,13 @@ def _empty_output(q: Tensor) -> Tensor:
 @torch.library.custom_op('mmtransxnet::position_attention', mutates_args=())
 def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """:func:`attention` in blocks; ``table`` is ``(heads, Nq0, Nk)``."""
-    # PyTorch's fused attention refuses masks where gradients seem wanted.
+    # PyTorch's fused attention rejects masks where gradients seem needed.
     q, k, v, table = (t.detach() for t in (q, k, v, table))
     out = _empty_output(q)
     with _without_autocast(q):
         bias = _Bias(table, q.size(2))
-        for queries in _blocks(q, table):
-            out[:, :, queries] = _plain(
+        for queries in _query_blocks(q, table):
+            out[:, :, queries] = _fused_attention(
                 q[:, :, queries], k, v, bias.of(queries)[None]
             )
     return out
@@ -216,7 +218,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
 def _attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v and the table, from scores computed again."""
+    """Gradients of q, k, v and the table, from recomputed scores."""
     with _without_autocast(q):
         return _gradients(*(t.detach() for t in (grad, q, k, v, table)))
 
@@ -225,19 +227,19 @@ def _gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = _compute_dtype(q)
-    # Samples and heads alike are batches of matrix products.
+    # Samples and heads are one batch dimension of matrix products.
     queries, keys, values, upstream = (
         t.to(dtype).flatten(0, 1) for t in (q, k, v, grad)
     )
     scaled = keys * q.size(-1) ** -0.5
-    # Like the compiler's idea of them, contiguous whatever the inputs are.
+    # Always contiguous, as the registered fake implementation returns them.
     d_queries = queries.new_empty(queries.shape)
     d_scaled, d_values = (t.new_zeros(t.shape) for t in (keys, values))
     d_table = table.new_zeros(table.shape, dtype=_compute_dtype(table))
     bias = _Bias(table, q.size(2))
-    for block in _blocks(q, table):
+    for block in _query_blocks(q, table):
         query, up = queries[:, block], upstream[:, block]
-        added = _rounded(bias.of(block), q).to(dtype)
+        added = _as_mask(bias.of(block), q).to(dtype)
         repeated = added.repeat(q.size(0), 1, 1)
         scores = torch.baddbmm(repeated, query, scaled.mT)
         weights = scores.softmax(dim=-1)

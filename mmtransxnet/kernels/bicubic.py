@@ -1,7 +1,7 @@
 """A bicubic resize of the rows of a matrix, row by row.
 
-Each row of the result is a weighted sum of four rows, so any part of it can
-be made alone, and its gradient given back.
+Each row of the result is a weighted sum of four rows, so any rows can be
+computed separately, and so can their gradient.
 """
 
 import math
@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows that each row is made of.
+# Number of input rows that an output row depends on.
 _TAPS = 4
 
-# Labels that repeat after eight tell apart the rows around the four even
+# Labels that repeat every eight rows distinguish the rows around the four even
 # where rounding shifts the centre by one.
 _PERIOD = 8
 
 _CACHE_BYTES = 32 * 2**20
-"""Size of all taps that are kept for the next call, in bytes."""
+"""Maximum size of all cached taps, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Taps:
 
         Args:
             table: Table ``(heads, Nq0, Nk)``.
-            queries: Which of its rows.
+            queries: Range of its rows.
         """
         heads, _, num_k = table.shape
-        rows = self._of_heads(self.rows[queries], heads, self.num_rows)
+        rows = self._indices_of_heads(self.rows[queries], heads, self.num_rows)
         weights = self.weights[queries].repeat(heads, 1)
-        # Sums of weighted rows are what PyTorch calls a bag.
+        # PyTorch calls a sum of weighted rows an embedding bag.
         bags = F.embedding_bag(
             rows.view(-1, _TAPS),
             table.reshape(-1, num_k),
@@ -63,23 +63,23 @@ class Taps:
     ) -> None:
         """Add the gradient of the bias to that of the table.
 
-        Each row of the table is the bag of the queries that it is for: no
+        Each row of the table sums the gradients of the queries that use it: no
         two threads add to the same place, and the order is always the same.
 
         Args:
             total: Gradient of the table ``(heads, Nq0, Nk)``, added to.
             gradient: Gradient of the bias ``(heads, queries, Nk)``.
-            queries: Which queries.
+            queries: Range of the queries.
         """
         heads, count, num_k = gradient.shape
-        source = self._source(queries)
+        source = self._table_rows(queries)
         rows, order = self.rows[queries].flatten().sort(stable=True)
         wanted = torch.arange(source.start, source.stop, device=rows.device)
         first = torch.searchsorted(rows, wanted)
         bags = F.embedding_bag(
-            self._of_heads(order // _TAPS, heads, count).flatten(),
+            self._indices_of_heads(order // _TAPS, heads, count).flatten(),
             gradient.reshape(-1, num_k),
-            self._of_heads(first, heads, rows.numel()).flatten(),
+            self._indices_of_heads(first, heads, rows.numel()).flatten(),
             per_sample_weights=self.weights[queries]
             .flatten()[order]
             .repeat(heads),
@@ -87,10 +87,11 @@ class Taps:
         )
         total[:, source] += bags.view(heads, -1, num_k)
 
-    def _source(self, queries: slice) -> slice:
-        """A range with all rows of the table that some queries need.
+    def _table_rows(self, queries: slice) -> slice:
+        """Range of the table's rows that a range of queries needs.
 
-        From the formula of the resize, so that no device is asked.
+        Computed from the formula of the resize, without a device
+        synchronisation.
         """
         num_q, near = self.rows.size(0), _PERIOD // 2
         first, last = (
@@ -100,26 +101,26 @@ class Taps:
         return slice(max(0, first - near), min(self.num_rows, last + near + 1))
 
     @staticmethod
-    def _of_heads(numbers: Tensor, heads: int, step: int) -> Tensor:
-        """Numbers of the same rows of all heads, one head after another."""
+    def _indices_of_heads(numbers: Tensor, heads: int, step: int) -> Tensor:
+        """Indices of the same rows in all heads, one head after another."""
         head = torch.arange(heads, device=numbers.device) * step
         return head.view(-1, *[1] * numbers.dim()) + numbers
 
 
 class TapsCache:
-    """The taps of the sizes that were used last.
+    """A cache of taps, least recently used sizes dropped first.
 
-    A map of 800 x 1216 pixels has 4 MB of them in all its stages.
+    An image of 800 x 1216 pixels needs 4 MB of taps over all stages.
     """
 
     def __init__(self) -> None:
         self._taps: OrderedDict[Any, Taps] = OrderedDict()
-        # Backward passes of several devices run in threads of their own.
+        # The backward pass runs in a separate thread for each device.
         self._lock = threading.Lock()
 
     def get(self, num_in: int, num_out: int, like: Tensor) -> Taps:
         """Taps of a resize from ``num_in`` to ``num_out`` rows."""
-        # A tensor that a tracer or a simulation made is no value.
+        # Tensors of a tracer or of a fake mode have no values to cache.
         if type(like) is not Tensor or like.device.type == 'meta':
             return make_taps(num_in, num_out, like)
         key = num_in, num_out, like.device, like.dtype
@@ -133,7 +134,7 @@ class TapsCache:
         return taps
 
     def nbytes(self) -> int:
-        """Size of what is kept, in bytes."""
+        """Size of the cached taps, in bytes."""
         return sum(
             taps.weights.nbytes + taps.rows.nbytes
             for taps in self._taps.values()
@@ -145,11 +146,10 @@ taps_cache = TapsCache()
 
 @torch.inference_mode(mode=False)
 def make_taps(num_in: int, num_out: int, like: Tensor) -> Taps:
-    """The taps of a bicubic resize of rows, on a tensor's device.
+    """Compute the taps of a bicubic resize of rows, on a tensor's device.
 
-    They are what ``F.interpolate`` answers for an image whose rows are
-    labelled, so its rounding, which is different on each device, and its
-    treatment of the borders are ours too.
+    They are obtained from ``F.interpolate`` on an image with labelled rows, so
+    its device-dependent rounding and its treatment of borders are reproduced.
     """
     device = like.device
     labels = torch.eye(_PERIOD, device=device, dtype=like.dtype)
@@ -157,11 +157,11 @@ def make_taps(num_in: int, num_out: int, like: Tensor) -> Taps:
     weights = F.interpolate(
         labels[None, None], size=(num_out, _PERIOD), mode='bicubic'
     )[0, 0]
-    # The largest are the taps; the others are zero.
+    # The largest values are the taps; the others are zero.
     label = weights.abs().topk(_TAPS).indices
     query = torch.arange(num_out, device=device)[:, None]
     centre = ((2 * query + 1) * num_in - num_out) // (2 * num_out)
     first = centre - _PERIOD // 2 + 1
     rows = first + (label - first) % _PERIOD
-    # Beyond the borders, only zeros have labels.
+    # Beyond the borders, labels belong to zero weights only.
     return Taps(weights.gather(1, label), rows.clamp(0, num_in - 1), num_in)

@@ -1,14 +1,14 @@
 """Depthwise convolution without the slow paths of CPU libraries.
 
 The gradient of a depthwise kernel correlates each channel of the input with
-the same channel of the output's gradient. That is a depthwise convolution
-again, with the gradient as a kernel as large as the map, of which only
-``K x K`` results are wanted. The libraries' backward kernels are 4 to 20
-times slower than this for K of 5 and more (docs/performance.md), and were
-more than half of a training step.
+the same channel of the output's gradient. That is again a depthwise
+convolution, with the gradient as a kernel as large as the map and an output of
+size ``K x K``. The libraries' backward kernels are 4 to 20 times slower than
+this for K of 5 and more (docs/performance.md), and were more than half of a
+training step.
 
-A kernel of one value only scales its channel; the libraries' convolutions
-take about ten times as long as the multiplication.
+A 1x1 kernel only scales its channel; the libraries' convolutions take about
+ten times as long as the multiplication.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mmtransxnet.kernels.formula import computed_by
 from mmtransxnet.kernels.settings import settings_of
 
-# Below, the backward kernel of the library is the faster one.
+# For smaller kernels, the library's backward kernel is faster.
 _MIN_KERNEL_SIZE = 5
 
 
@@ -30,14 +30,14 @@ class _DepthwiseConv(torch.autograd.Function):
 
     ``weights`` are the kernels of consecutive channels, of different sizes.
     A single convolution with the largest size, the others padded with zeros,
-    takes less time than one for each size, which must split and concatenate.
+    takes less time than one convolution per size with split and concatenation.
     """
 
     @staticmethod
     def forward(
         x: Tensor, bias: Tensor, residual: bool, *weights: Tensor
     ) -> Tensor:
-        return _plain(x, _merged(weights, residual), bias)
+        return _conv2d(x, _merged_kernels(weights, residual), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -48,7 +48,7 @@ class _DepthwiseConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         needs_x, needs_bias, _, *needed = ctx.needs_input_grad
-        kernel = _merged(weights, ctx.residual)
+        kernel = _merged_kernels(weights, ctx.residual)
         counts = [weight.size(0) for weight in weights]
         parts = zip(
             x.split(counts, dim=1),
@@ -65,10 +65,10 @@ class _DepthwiseConv(torch.autograd.Function):
         )
 
 
-def _merged(weights: Sequence[Tensor], residual: bool) -> Tensor:
-    """All kernels ``(C, 1, K, K)`` with the size of the largest.
+def _merged_kernels(weights: Sequence[Tensor], residual: bool) -> Tensor:
+    """Kernels ``(C, 1, K, K)``, padded to the size of the largest.
 
-    With ``residual`` they add the input itself.
+    With ``residual``, they include the identity.
     """
     largest = max(weight.size(-1) for weight in weights)
     padded = [
@@ -86,7 +86,7 @@ def _merged(weights: Sequence[Tensor], residual: bool) -> Tensor:
 def _convolution_backward(
     x: Tensor, weight: Tensor, grad: Tensor, wanted: int
 ) -> Tensor:
-    """The library's gradient of the input (0) or the kernel (1)."""
+    """PyTorch's own gradient of the input (0) or the kernel (1)."""
     padding = weight.size(-1) // 2
     return torch.ops.aten.convolution_backward(
         grad,
@@ -99,7 +99,7 @@ def _convolution_backward(
         transposed=False,
         output_padding=[0, 0],
         groups=weight.size(0),
-        # With the bias asked for, oneDNN computes the slow part as well.
+        # If the bias gradient is requested, oneDNN computes the slow part too.
         output_mask=[wanted == 0, wanted == 1, False],
     )[wanted]
 
@@ -125,7 +125,7 @@ def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     return correlation.reshape(b, *weight.shape).sum(dim=0)
 
 
-def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(
         x,
         weight,
@@ -150,20 +150,20 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Args:
         x: Feature map ``(B, C, H, W)``.
         weight: Kernels ``(C, 1, K, K)``, K odd.
-        bias: Bias ``(C,)``, if there is one.
+        bias: Bias ``(C,)`` or None.
 
     Returns:
         Feature map ``(B, C, H, W)``; equal to ``F.conv2d`` and its
         gradients up to rounding.
     """
     if not torch.jit.is_scripting():
-        return _fast(x, weight, bias)
-    return _plain(x, weight, bias)
+        return _depthwise_fast(x, weight, bias)
+    return _conv2d(x, weight, bias)
 
 
-def _fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _depthwise_fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not settings_of(x).fast_depthwise:
-        return _plain(x, weight, bias)
+        return _conv2d(x, weight, bias)
     if weight.size(-1) == 1:
         return _scale(x, weight, bias)
     if (
@@ -171,7 +171,7 @@ def _fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or weight.size(-1) < _MIN_KERNEL_SIZE
         or not (torch.is_grad_enabled() and weight.requires_grad)
     ):
-        return _plain(x, weight, bias)
+        return _conv2d(x, weight, bias)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -180,8 +180,8 @@ def _fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _is_merged(x: Tensor) -> bool:
-    """Whether kernels take up the identity, and one another."""
-    # In low precision a kernel would lose its value beside the identity.
+    """Whether to merge the kernels and their residuals."""
+    # In low precision, adding the identity would round the kernel away.
     return (
         settings_of(x).fast_depthwise
         and x.dtype.itemsize >= 4
@@ -192,15 +192,15 @@ def _is_merged(x: Tensor) -> bool:
 def _add_merged(
     x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
 ) -> Tensor:
-    """``x`` plus depthwise convolutions of consecutive channels of it."""
+    """Compute ``x`` plus depthwise convolutions of consecutive channels."""
     bias = biases[0] if len(biases) == 1 else torch.cat(list(biases))
     if not torch.is_grad_enabled():
-        return _plain(x, _merged(weights, residual=True), bias)
+        return _conv2d(x, _merged_kernels(weights, residual=True), bias)
     return _DepthwiseConv.apply(x, bias, True, *weights)
 
 
-def _residual_inside(conv: Any, x: Tensor) -> Any:
-    """The residual as a part of the kernel, where there is one."""
+def _conv_with_residual(conv: Any, x: Tensor) -> Any:
+    """Convolve with the residual included in the kernel, if there is one."""
     if not conv.residual or not _is_merged(x):
         return NotImplemented
     return _add_merged(x, [conv.weight], [conv.bias])
@@ -233,14 +233,14 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         self.residual = residual
 
-    @computed_by(_residual_inside)
+    @computed_by(_conv_with_residual)
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C, H, W)``; see :func:`depthwise_conv2d`."""
         out = depthwise_conv2d(x, self.weight, self.bias)
         return x + out if self.residual else out
 
     def extra_repr(self) -> str:
-        """As ``nn.Conv2d`` shows itself."""
+        """See ``nn.Conv2d``."""
         added = ', residual=True' if self.residual else ''
         return super().extra_repr() + added
 
@@ -250,12 +250,12 @@ def multi_scale(module: Any, x: Tensor) -> Any:
 
     Args:
         module: A module whose ``proj`` holds :class:`DepthwiseConv2d` with
-            ``residual``, or what took their place.
+            ``residual``, or their replacements.
         x: Feature map ``(B, C, H, W)``.
 
     Returns:
-        Feature map ``(B, C, H, W)``; ``NotImplemented`` where that is
-        slower, or the call of a convolution would be missed.
+        Feature map ``(B, C, H, W)``; ``NotImplemented`` where this is slower,
+        or a convolution must be called as a module.
     """
     convs: Any = list(module.proj)
     if not _is_merged(x) or any(map(_must_be_called, convs)):
@@ -265,10 +265,10 @@ def multi_scale(module: Any, x: Tensor) -> Any:
 
 
 def _must_be_called(module: nn.Module) -> bool:
-    """Whether a depthwise convolution does more than its class says.
+    """Whether a depthwise convolution must be called as a module.
 
-    Hooks (pruning and older weight norms are hooks, too), parametrisations
-    and whatever replaced the module or its ``forward`` expect to be called.
+    This is so with hooks (pruning and older weight norms are hooks, too),
+    parametrisations and replacements of the module or its ``forward``.
     """
     return (
         type(module) is not DepthwiseConv2d
@@ -278,12 +278,12 @@ def _must_be_called(module: nn.Module) -> bool:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether somebody is to hear of the calls of a module."""
-    every: Any = torch.nn.modules.module
+    """Whether a module has forward or backward hooks."""
+    all_hooks: Any = torch.nn.modules.module
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or every._has_any_global_hook()
+        or all_hooks._has_any_global_hook()
     )

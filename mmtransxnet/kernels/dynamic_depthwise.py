@@ -8,15 +8,16 @@ from mmtransxnet.kernels.depthwise import depthwise_conv2d
 
 
 def pool_for_kernel(x: Tensor, size: int) -> Tensor:
-    """Average a map to as many positions as a kernel has.
+    """Pool a map to the size of a kernel.
 
     Args:
         x: Feature map ``(B, C, H, W)``.
         size: Size K of the kernel.
 
     Returns:
-        Map ``(B, C, K, K)``; ``(B, C, 1, 1)``, to be broadcast, of one
-        sample with one position: copies would look to a norm like a batch.
+        Map ``(B, C, K, K)``; for one sample with one position
+        ``(B, C, 1, 1)``, to be broadcast, because a norm would take copies for
+        a batch.
     """
     if x.numel() == x.size(1):
         return x
@@ -42,8 +43,8 @@ def dynamic_depthwise_conv2d(
     b, c, h, w = x.shape
     kernel = weight.reshape(b * c, 1, weight.size(2), weight.size(3))
     if not torch.jit.is_scripting() and x.stride(1) == 1 and c > 1:
-        # Channels-last stays so: a copy into the other layout and the
-        # convolution in it take longer.
+        # Channels-last is kept: converting to contiguous and convolving there
+        # takes longer.
         merged = x.permute(2, 3, 0, 1).reshape(1, h, w, b * c)
         out = depthwise_conv2d(
             merged.permute(0, 3, 1, 2), kernel, bias.reshape(-1)

@@ -1,4 +1,4 @@
-"""Methods that state a formula, and the kernels that compute it."""
+"""Decorators that connect a formula with the kernel that computes it."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,13 +11,13 @@ from torch import Tensor
 def computed_by(
     kernel: Callable[..., Any],
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorate a method that states the formula of what a kernel computes.
+    """Decorate a method whose body is the formula that a kernel computes.
 
-    TorchScript, which compiles source code, sees the formula alone.
+    TorchScript, which compiles source code, sees only the formula.
 
     Args:
         kernel: Called with the arguments of the method; returns
-            ``NotImplemented`` where the formula is to be computed.
+            ``NotImplemented`` to fall back to the formula.
     """
 
     def decorate(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -33,11 +33,11 @@ def computed_by(
 
 
 def in_place_of(formula: Any, function: Any) -> Callable[..., Tensor]:
-    """Let a function take the place of a method.
+    """Return a function that replaces a method.
 
-    TorchScript reads the source of the method that was wrapped, but looks
-    for names where the function was defined. So the function gets the
-    globals of the method, and must have all it needs in its closure.
+    TorchScript reads the source of the wrapped method, but resolves names in
+    the globals of the function. So the function gets the method's globals and
+    must have all it needs in its closure.
     """
     moved = FunctionType(
         function.__code__,

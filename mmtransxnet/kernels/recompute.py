@@ -1,4 +1,4 @@
-"""Activation checkpointing that leaves batch norms and processes alone."""
+"""Activation checkpointing that is safe for batch norms and DDP."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,16 +27,16 @@ def recompute(
     module: nn.Module,
     random: bool = True,
 ) -> Tensor:
-    """Call a function whose intermediate results are not kept for backward.
+    """Call a function without keeping its intermediate results.
 
-    The backward pass computes them again from the inputs, without the norms
-    that ask other processes: what those gave is kept.
+    The backward pass recomputes them from the inputs, except for norms that
+    synchronise with other processes: their outputs are kept.
 
     Args:
-        function: What to call.
-        inputs: Its arguments.
-        module: Module whose batch norms the function uses; they count the
-            batch once.
+        function: The function.
+        inputs: Arguments of the function.
+        module: Module whose batch norms the function uses; their statistics
+            are updated once.
         random: Whether the function draws random numbers.
     """
     kept = _KeptNorms(synchronised_norms(module))
@@ -46,17 +46,18 @@ def recompute(
         use_reentrant=False,
         preserve_rng_state=random,
         context_fn=lambda: (
-            _Again(kept.keep),
-            _Again(kept.give, lambda: no_statistics_update(module)),
+            _Reentrant(kept.keep),
+            _Reentrant(
+                kept.replay_outputs, lambda: no_statistics_update(module)
+            ),
         ),
     )
 
 
 def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate a ``forward`` whose inner results ``with_cp`` leaves out.
+    """Decorate a ``forward`` that is recomputed if ``with_cp`` is set.
 
-    The backward pass computes them again where ``self.with_cp`` is set.
-    TorchScript, which compiles source code, sees the method alone.
+    TorchScript, which compiles source code, sees only the method.
     """
     run = _run_checkpointed
 
@@ -74,10 +75,10 @@ def _run_checkpointed(
     compute = partial(forward, module)
     if not torch.compiler.is_compiling():
         return recompute(compute, *inputs, module=module)
-    # A compiler recomputes values, not side effects, and knows no contexts.
-    # But a single sample is normalised with running statistics, which have
-    # moved on when the backward pass reads them; and norms that ask other
-    # processes must not ask twice.
+    # A compiler recomputes values, not side effects, and ignores contexts. But
+    # a single sample is normalised with running statistics, which have moved
+    # on when the backward pass reads them; and norms that synchronise with
+    # other processes must not run twice.
     if inputs[0].size(0) == 1 or synchronised_norms(module):
         return compute(*inputs)
     return checkpoint(compute, *inputs, use_reentrant=False)
@@ -129,22 +130,22 @@ def ffn_keeping_less(ffn: Any, x: Tensor) -> Any:
 def is_recomputed(
     x: Tensor, size: int, mode: str, module: nn.Module, *parts: nn.Module
 ) -> bool:
-    """Whether to recompute what is cheap between the convolutions.
+    """Whether to recompute the cheap operations between the convolutions.
 
-    A compiler decides by itself what to keep. Norms that ask other
-    processes would have to be kept, which leaves nothing to gain; that they
-    are there is the same for all processes, so this never makes one of them
-    wait. A single value per channel is normalised with other statistics, by
-    a context that is over when the backward pass begins.
+    A compiler decides by itself what to keep. Norms that synchronise with
+    other processes would have to be kept, which leaves nothing to gain; all
+    processes have the same norms, so they decide alike. A single value per
+    channel is normalised with running statistics, which may have changed when
+    the backward pass begins.
 
     Args:
         x: The input ``(B, C, H, W)``.
         size: Number of values of the maps that would not be kept.
         mode: ``'off'``, ``'on'`` or ``'auto'``: where the device's settings
-            say that it pays for maps of this size.
+            recommend it for maps of this size.
         module: What would be recomputed.
-        parts: Modules of it that are not called as a whole then; hooks on
-            them, or another module in their place, prevent it.
+        parts: Its submodules that would not be called as modules; hooks on
+            them, or replacements of them, prevent it.
     """
     if (
         mode == 'off'
@@ -156,11 +157,11 @@ def is_recomputed(
     large = limit is not None and size > limit
     if not (large or mode == 'on') or x.numel() == x.size(1):
         return False
-    return not (any(map(_is_called, parts)) or synchronised_norms(module))
+    return not (any(map(_must_be_called, parts)) or synchronised_norms(module))
 
 
-def _is_called(part: nn.Module) -> bool:
-    """Whether a sequence of modules is to be called as a whole."""
+def _must_be_called(part: nn.Module) -> bool:
+    """Whether a sequence of modules must be called as a module."""
     return (
         type(part) is not nn.Sequential
         or 'forward' in vars(part)
@@ -168,11 +169,11 @@ def _is_called(part: nn.Module) -> bool:
     )
 
 
-class _Again:
-    """Contexts that can be entered again, once for each backward pass.
+class _Reentrant:
+    """Contexts that can be entered repeatedly, once per backward pass.
 
     Args:
-        contexts: What makes a new context each.
+        contexts: Functions that return a new context each.
     """
 
     def __init__(self, *contexts: Callable[[], Any]) -> None:
@@ -190,10 +191,10 @@ class _Again:
 
 
 class _KeptNorms:
-    """Norms that run in the forward pass and are not run again.
+    """Norms whose outputs are kept for the recomputation.
 
     Args:
-        norms: Norms inside of what is recomputed.
+        norms: Norms inside the recomputed function.
     """
 
     def __init__(self, norms: list[nn.Module]) -> None:
@@ -202,25 +203,26 @@ class _KeptNorms:
 
     @contextmanager
     def keep(self) -> Iterator[None]:
-        """Keep what the norms give, and what they save for backward."""
+        """Run the norms, keeping their outputs and saved tensors."""
         with self._calling(self._run):
             yield
 
     @contextmanager
-    def give(self) -> Iterator[None]:
-        """Give the same again, in the same order."""
+    def replay_outputs(self) -> Iterator[None]:
+        """Return the kept outputs instead, in the same order."""
         outputs = iter(self._outputs)
 
         def replay(forward: Any, *inputs: Any, **kwargs: Any) -> Tensor:
             output, needs_gradient = next(outputs)
-            # A copy, and no leaf: what follows may work in place.
+            # A copy and not a leaf, because later operations may work in
+            # place.
             return output.detach().requires_grad_(needs_gradient).clone()
 
         with self._calling(replay):
             yield
 
     def _run(self, forward: Any, *inputs: Any, **kwargs: Any) -> Tensor:
-        # Not packed by the checkpoint, which would want to see them again.
+        # Not packed by the checkpoint, which would expect them again.
         with saved_tensors_hooks(lambda t: t, lambda t: t):
             output = forward(*inputs, **kwargs)
         self._outputs.append((output.detach().clone(), output.requires_grad))
@@ -228,7 +230,7 @@ class _KeptNorms:
 
     @contextmanager
     def _calling(self, function: Callable[..., Tensor]) -> Iterator[None]:
-        """Call a function in place of the norms' ``forward``, given that."""
+        """Replace the norms' ``forward`` by a function that gets it."""
         before = [vars(norm).get('forward') for norm in self._norms]
         for norm in self._norms:
             norm.forward = partial(function, norm.forward)

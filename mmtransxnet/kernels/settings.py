@@ -1,7 +1,7 @@
 """How the network is computed on a device, as data.
 
-A kind of device gets ways of its own only after they were measured on it.
-All others compute with PyTorch's own operators.
+A type of device gets settings of its own only after they were measured on it.
+All others use PyTorch's own operators.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Settings:
-    """What differs between devices; the results are equal.
+    """Device-dependent settings; they do not change the results.
 
     Attributes:
-        block_scores: Attention scores that a block of queries has at most,
-            for each of PyTorch's threads.
-        whole_table: Size in bytes up to which the resized position table of
-            a stage is made once and kept (None: any); above, attention makes
-            the rows that a block of queries needs.
+        block_scores: Maximum number of attention scores in a block of queries,
+            per PyTorch thread.
+        whole_table: Size in bytes up to which the resized position table of a
+            stage is computed once and kept (None: any size); above, attention
+            computes the rows that a block of queries needs.
         trains_with_mask: Whether PyTorch's fused attention has a gradient
             for its mask. Where it has none, it would keep all scores.
         exact_mask: Whether fused attention takes a mask of higher precision
             than the queries; otherwise the table is rounded to theirs.
-        fast_depthwise: Whether the ways around the slow depthwise
-            convolutions of CPU libraries are taken.
+        fast_depthwise: Whether to avoid the slow depthwise convolutions of CPU
+            libraries.
         recompute_above: Number of values of a map above which
-            ``recompute='auto'`` keeps less for the backward pass; None for
+            ``recompute='auto'`` recomputes in the backward pass; None for
             never.
     """
 
@@ -42,15 +42,15 @@ class Settings:
 
 
 UNMEASURED = Settings()
-"""For devices on which nothing was measured."""
+"""For devices that were not measured."""
 
 PLAIN = Settings(whole_table=None)
-"""The formula and nothing else: no operator of ours, whatever the size."""
+"""The formula only: no custom operator, whatever the size."""
 
 BY_DEVICE = {
-    # Half a MiB of scores stays in the second level cache with what is
-    # computed from them. Recomputation costs 4 % of the time of a step with
-    # maps of 5 million values, 15 % with the maps of a few small images,
+    # Half a MiB of scores stays in the second-level cache together with the
+    # values computed from them. Recomputation costs 4 % of the time of a step
+    # with maps of 5 million values, 15 % with the maps of a few small images,
     # where memory is no concern (docs/performance.md).
     'cpu': Settings(
         block_scores=2**17,
@@ -67,7 +67,7 @@ _plain = False
 
 
 def settings_of(x: Tensor) -> Settings:
-    """The settings by which to compute with a tensor."""
+    """The settings for computing with a tensor."""
     if _plain or torch.compiler.is_exporting() or torch.jit.is_tracing():
         return PLAIN
     return BY_DEVICE.get(x.device.type, UNMEASURED)
@@ -75,10 +75,10 @@ def settings_of(x: Tensor) -> Settings:
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Compute by the formula alone, in this process.
+    """Compute with the formula only, in this process.
 
-    Exporters and tracers get it without asking. For reading a network with
-    a debugger, for comparisons, and for second derivatives, which need
+    Always active in export and tracing. Use it for debugging, for comparisons,
+    and for second derivatives, which need
     ``torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`` as well.
     """
     global _plain
@@ -91,13 +91,13 @@ def plain() -> Iterator[None]:
 
 @contextmanager
 def settings_for(device: str, settings: Settings) -> Iterator[None]:
-    """Compute on a type of device as on another, in this process.
+    """Replace the settings of a type of device, in this process.
 
-    For tests, and for whoever measures a device.
+    For tests and for measuring devices.
 
     Args:
         device: ``'cpu'``, ``'cuda'``, ...
-        settings: What to compute by.
+        settings: The settings to use.
     """
     before = dict(BY_DEVICE)
     BY_DEVICE[device] = settings

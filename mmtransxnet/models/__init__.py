@@ -1,4 +1,4 @@
-"""The network, and nothing about tasks or data sets."""
+"""The network, independent of tasks and data sets."""
 
 from mmtransxnet.models.inference_form import fold
 from mmtransxnet.models.transxnet import TransXNet

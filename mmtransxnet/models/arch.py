@@ -57,7 +57,7 @@ ARCHS: dict[str, _Arch] = {
 def resolve_arch(
     arch: str | Mapping[str, Sequence[int]],
 ) -> _Arch:
-    """Return the settings of an architecture, checked.
+    """Validate and return the settings of an architecture.
 
     Args:
         arch: Name of a published size, or a dict with the keys
@@ -97,14 +97,16 @@ def _problems(arch: Any) -> list[str]:
     if unknown:
         problems.append(f'unknown {unknown}')
     sized = {key: arch[key] for key in ARCH_KEYS if key in arch}
-    wrong = [key for key, value in sized.items() if not _four(value)]
-    problems += [f'{key}={sized[key]!r} is mis-sized' for key in wrong]
+    mis_sized = [
+        key for key, value in sized.items() if not _is_per_stage(value)
+    ]
+    problems += [f'{key}={sized[key]!r} is mis-sized' for key in mis_sized]
     if not problems:
-        problems = _indivisible(sized)
+        problems = _size_problems(sized)
     return problems
 
 
-def _four(values: Any) -> bool:
+def _is_per_stage(values: Any) -> bool:
     return (
         isinstance(values, Sequence)
         and not isinstance(values, str)
@@ -113,7 +115,7 @@ def _four(values: Any) -> bool:
     )
 
 
-def _indivisible(arch: Mapping[str, Sequence[int]]) -> list[str]:
+def _size_problems(arch: Mapping[str, Sequence[int]]) -> list[str]:
     problems = []
     for stage in range(NUM_STAGES):
         channels = arch['embed_dims'][stage]
@@ -128,8 +130,8 @@ def _indivisible(arch: Mapping[str, Sequence[int]]) -> list[str]:
             problems.append(f'stage {stage}: {channels} channels are too few')
         if arch['kernel_size'][stage] % 2 == 0:
             problems.append(f'stage {stage}: kernel_size must be odd')
-        # An odd reduction has an even kernel, and one row more than a map
-        # that it divides.
+        # An odd reduction has an even kernel, which gives one row more than
+        # expected where it divides the map.
         if arch['sr_ratio'][stage] % 2 and arch['sr_ratio'][stage] > 1:
             problems.append(f'stage {stage}: sr_ratio must be 1 or even')
     return problems

@@ -13,7 +13,7 @@ from mmtransxnet.models.layers import ConvNorm, DropPath, LayerScale
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.token_mixer import DMixer
 
-# torch.fx cannot look inside: what it does depends on sizes.
+# A leaf for torch.fx: its control flow depends on sizes.
 torch.fx.wrap('position_bias')
 
 
@@ -153,8 +153,7 @@ class Stage(nn.ModuleList):
         Args:
             x: Feature map ``(B, C, H, W)``.
             table: Learned attention bias ``(1, heads, Nq0, Nk0)`` of each
-                query and key of a map of the design size; resized to this
-                one.
+                query and key at the design size; resized to the size of ``x``.
         """
         pos_bias = position_bias(table, x, self.sr_ratio)
         for block in self:

@@ -7,9 +7,9 @@ What a trained network does in several linear steps folds into one:
 - LayerScale into the 1x1 convolution before it;
 - ``conv(x) + x`` of a depthwise convolution into the centre of its kernel.
 
-Not exact, hence left alone: a batch norm in front of a zero-padded
-depthwise convolution (the one of ``fc1``: its shift does not reach the
-padding), and IDConv's kernel, which depends on the input.
+Not exact, hence not folded: a batch norm in front of a zero-padded depthwise
+convolution (that of ``fc1``: its shift does not reach the padding), and
+IDConv's kernel, which depends on the input.
 """
 
 import copy
@@ -36,14 +36,14 @@ def fold(model: _Model) -> _Model:
 
     The copy computes the same in fewer operations and cannot be trained; its
     parameters have other names than the published ones, so load weights
-    first. Folding what is folded already changes nothing.
+    first. Folding a folded model changes nothing.
 
     Args:
         model: A TransXNet, or a model that contains one, in evaluation mode.
 
     Raises:
         ValueError: The model contains no TransXNet, is in training mode, or
-            has other norms than batch norms beside its convolutions.
+            has a ``conv_norm_cfg`` other than batch norms.
     """
     backbones = [m for m in model.modules() if isinstance(m, TransXNet)]
     if not backbones:
@@ -71,27 +71,29 @@ def _fold_backbone(backbone: TransXNet) -> None:
             if isinstance(block, Block):
                 stage[i] = FoldedBlock(block)
     for part in list(backbone.modules()):
-        # Depthwise convolutions and norms are faster with the channels of a
-        # position side by side; the format of the weights decides.
+        # Depthwise convolutions and norms are faster in channels-last; the
+        # memory format of the weights decides which one is used.
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
         for name, child in part.named_children():
-            if isinstance(child, nn.GELU) and not isinstance(part, _InRows):
-                setattr(part, name, _InRows(child))
+            if isinstance(child, nn.GELU) and not isinstance(
+                part, _MemoryOrder
+            ):
+                setattr(part, name, _MemoryOrder(child))
     backbone.requires_grad_(False)
 
 
 def _fold_norm(module: ConvNorm) -> None:
-    """Fold the norm of a convolution with its norm into the convolution."""
+    """Fold the norm of a :class:`ConvNorm` into its convolution."""
     conv: Any = module.conv
     name, norm = list(module.named_children())[1]
     if not isinstance(norm, nn.Identity):
-        module.conv = fuse_conv_bn_eval(conv, _batch_norm(norm))
+        module.conv = fuse_conv_bn_eval(conv, _checked_batch_norm(norm))
         setattr(module, name, nn.Identity())
 
 
-def _batch_norm(norm: nn.Module) -> Any:
-    """The norm itself, if it is one that folds."""
+def _checked_batch_norm(norm: nn.Module) -> Any:
+    """Return the norm if it is a batch norm, else raise."""
     if not isinstance(norm, _BatchNorm):
         raise ValueError(
             f'a {type(norm).__name__} cannot be folded into a convolution; '
@@ -101,7 +103,7 @@ def _batch_norm(norm: nn.Module) -> Any:
 
 
 def _add_identity(conv: DepthwiseConv2d) -> DepthwiseConv2d:
-    """A depthwise convolution with its residual as one convolution."""
+    """Add the residual of a depthwise convolution to its kernel."""
     conv = copy.deepcopy(conv)
     centre = conv.kernel_size[0] // 2
     conv.weight[..., centre, centre] += 1
@@ -109,12 +111,14 @@ def _add_identity(conv: DepthwiseConv2d) -> DepthwiseConv2d:
     return conv
 
 
-def _scale_input(conv: nn.Conv2d, module: nn.Module) -> nn.Conv2d:
-    """1x1 ``conv(module(x))``, of a norm, as one convolution."""
-    norm = _batch_norm(module)
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
-    return _with(
+def _scale_input(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
+    """Fold the norm in 1x1 ``conv(norm(x))`` into the convolution."""
+    batch_norm = _checked_batch_norm(norm)
+    scale = (
+        batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()
+    )
+    shift = batch_norm.bias - batch_norm.running_mean * scale
+    return _with_values(
         conv,
         conv.weight * scale.view(-1, 1, 1),
         (conv.weight.flatten(1) @ shift) + _bias(conv),
@@ -122,8 +126,8 @@ def _scale_input(conv: nn.Conv2d, module: nn.Module) -> nn.Conv2d:
 
 
 def _scale_output(conv: nn.Conv2d, scale: LayerScale) -> nn.Conv2d:
-    """``scale(conv(x))`` as one convolution."""
-    return _with(
+    """Fold the LayerScale in ``scale(conv(x))`` into the convolution."""
+    return _with_values(
         conv,
         conv.weight * scale.weight,
         _bias(conv) * scale.weight.flatten() + scale.bias,
@@ -134,8 +138,10 @@ def _bias(conv: nn.Conv2d) -> Tensor | float:
     return 0.0 if conv.bias is None else conv.bias
 
 
-def _with(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A copy of a convolution with other values."""
+def _with_values(
+    conv: nn.Conv2d, weight: Tensor, bias: Tensor | None
+) -> nn.Conv2d:
+    """Copy a convolution and replace its weight and bias."""
     conv = copy.deepcopy(conv)
     conv.weight = nn.Parameter(weight)
     conv.bias = None if bias is None else nn.Parameter(bias)
@@ -159,14 +165,14 @@ class _Inference(nn.Module):
         return super().train(mode)
 
 
-class _InRows(nn.Module):
-    """An activation that sees channels-last values in the order they lie in.
+class _MemoryOrder(nn.Module):
+    """Apply an activation to channels-last maps in memory order.
 
-    PyTorch hands those to the fast GELU of oneDNN, but not the same values
-    under the name of channels-last.
+    PyTorch uses the fast GELU of oneDNN for contiguous tensors, but not for
+    channels-last ones.
 
     Args:
-        act: Activation of single values.
+        act: Element-wise activation.
     """
 
     def __init__(self, act: nn.Module) -> None:
@@ -175,7 +181,7 @@ class _InRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Activate ``(B, C, H, W)``."""
-        # A compiler makes its own activation, of the convolution's output.
+        # A compiler fuses the activation with the convolution itself.
         if torch.compiler.is_compiling():
             return self.act(x)
         return self.act(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -211,7 +217,7 @@ class FoldedMixer(_Inference):
         self.global_unit = FoldedOSRA(mixer.global_unit)
         parts: Any = mixer.proj
         mix, act1, norm1, squeeze, act2, norm2, expand, norm3 = parts
-        expand = fuse_conv_bn_eval(expand, _batch_norm(norm3))
+        expand = fuse_conv_bn_eval(expand, _checked_batch_norm(norm3))
         self.proj = nn.Sequential(
             mix,
             act1,
@@ -237,9 +243,9 @@ class FoldedMixer(_Inference):
 class FoldedFFN(_Inference):
     """MS-FFN with LayerScale, one kernel size after the other.
 
-    The hidden channels of different kernel sizes do not meet before the last
-    convolution, which sums over all. Taking them in turn needs a quarter of
-    the memory, nothing to split and nothing to concatenate.
+    The hidden channels of different kernel sizes are independent until the
+    last convolution, which sums over all. Computing them one by one needs a
+    quarter of the memory and neither a split nor a concatenation.
 
     Args:
         ffn: The trained MS-FFN.
@@ -252,7 +258,7 @@ class FoldedFFN(_Inference):
         last: Any = ffn.fc2
         convs: Any = ffn.dwconv.proj
         expand, act, norm = first
-        squeeze = fuse_conv_bn_eval(last[0], _batch_norm(last[1]))
+        squeeze = fuse_conv_bn_eval(last[0], _checked_batch_norm(last[1]))
         squeeze = _scale_output(_scale_input(squeeze, ffn.norm), scale)
         self.branches = nn.ModuleList()
         start = 0
@@ -263,7 +269,7 @@ class FoldedFFN(_Inference):
                 nn.Sequential(
                     _only_outputs(expand, part),
                     act,
-                    _only_channels(_batch_norm(norm), part),
+                    _only_channels(_checked_batch_norm(norm), part),
                     _add_identity(conv),
                     ffn.act,
                     _only_inputs(squeeze, part),
@@ -280,16 +286,16 @@ class FoldedFFN(_Inference):
 
 
 def _only_outputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:
-    """The part of a 1x1 convolution that makes some of its outputs."""
+    """The part of a 1x1 convolution that computes some of its outputs."""
     return _pointwise(
         conv.weight[part], None if conv.bias is None else conv.bias[part]
     )
 
 
 def _only_inputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:
-    """The share of some inputs in a 1x1 convolution.
+    """The part of a 1x1 convolution that reads some of its inputs.
 
-    The first has the bias, so that all shares add up to the convolution.
+    Only the first part has the bias, so all parts add up to the convolution.
     """
     return _pointwise(conv.weight[:, part], None if part.start else conv.bias)
 
@@ -298,26 +304,26 @@ def _pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """A 1x1 convolution with these values."""
     out_channels, in_channels = weight.shape[:2]
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=bias is not None)
-    return _with(conv, weight, bias)
+    return _with_values(conv, weight, bias)
 
 
 def _only_channels(norm: _BatchNorm, part: slice) -> nn.BatchNorm2d:
-    """A batch norm in evaluation for some of the channels."""
-    few = nn.BatchNorm2d(part.stop - part.start, norm.eps)
-    few.load_state_dict(
+    """An evaluation-mode batch norm for some of the channels."""
+    sliced = nn.BatchNorm2d(part.stop - part.start, norm.eps)
+    sliced.load_state_dict(
         {
             name: value[part] if value.dim() else value
             for name, value in norm.state_dict().items()
         }
     )
-    return few.to(norm.weight).eval()
+    return sliced.to(norm.weight).eval()
 
 
 class FoldedBlock(_Inference):
     """The inference form of a :class:`Block`.
 
     Args:
-        block: The trained block; its parts become parts of this one.
+        block: The trained block; its modules are reused.
     """
 
     def __init__(self, block: Block) -> None:

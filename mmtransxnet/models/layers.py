@@ -1,4 +1,4 @@
-"""Layers that several parts of the network are made of."""
+"""Layers that several parts of the network share."""
 
 import torch
 from mmcv.cnn import bricks, build_activation_layer, build_norm_layer
@@ -7,7 +7,7 @@ from torchvision.ops import stochastic_depth
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution, its norm and perhaps an activation.
+    """A convolution, its norm and optionally an activation.
 
     The names are those of mmcv's ``ConvModule``: ``conv``, ``bn`` (or what
     mmcv calls another norm), ``activate``.
@@ -15,7 +15,7 @@ class ConvNorm(nn.Sequential):
     Args:
         conv: The convolution.
         norm_cfg: Config of the norm.
-        act_cfg: Config of the activation, None for none.
+        act_cfg: Config of the activation; None for no activation.
     """
 
     def __init__(
@@ -31,7 +31,8 @@ class ConvNorm(nn.Sequential):
 class LayerScale(nn.Module):
     """``weight * x + bias`` per channel (CaiT, arXiv 2103.17239).
 
-    The weight has the shape of a depthwise 1x1 convolution's, as published.
+    The weight has the shape of that of a depthwise 1x1 convolution, as
+    published.
 
     Args:
         channels: Number of channels C.
@@ -41,7 +42,7 @@ class LayerScale(nn.Module):
     def __init__(self, channels: int, init_value: float) -> None:
         super().__init__()
         self.init_value = init_value
-        # TransXNet gives them their first values.
+        # Initialised by TransXNet.
         self.weight = nn.Parameter(torch.empty(channels, 1, 1, 1))
         self.bias = nn.Parameter(torch.empty(channels))
 
@@ -51,7 +52,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(bricks.DropPath):
-    """mmcv's stochastic depth (arXiv 1603.09382), scriptable.
+    """mmcv's stochastic depth (arXiv 1603.09382), made scriptable.
 
     Args:
         drop_prob: Probability of dropping a sample of the branch.

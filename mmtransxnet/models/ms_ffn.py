@@ -1,7 +1,7 @@
 """Multi-scale feed-forward network (paper section III).
 
-The body of a method is its formula; the kernel that ``computed_by`` names
-computes the same, faster or in less memory.
+The body of a method is its formula; the kernel named in ``computed_by``
+computes the same faster or with less memory.
 """
 
 import torch
@@ -14,12 +14,12 @@ from mmtransxnet.kernels.recompute import ffn_keeping_less
 
 
 class MultiScaleDWConv(nn.Module):
-    """Depthwise convolutions of sizes 1, 3, 5, 7 on a quarter each.
+    """Depthwise convolutions of sizes 1, 3, 5, 7, each on a quarter.
 
     ``x_i + DWConv_k(x_i)`` of the quarters ``x_i``, concatenated.
 
     Args:
-        channels: Number of channels; the first quarter has the remainder.
+        channels: Number of channels; the first quarter includes the remainder.
     """
 
     kernel_sizes = (1, 3, 5, 7)

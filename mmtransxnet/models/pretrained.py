@@ -1,4 +1,4 @@
-"""Loading weights into the backbone: all of them, or an error."""
+"""Strict loading of weights into the backbone."""
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
@@ -17,23 +17,23 @@ class PretrainedModule(BaseModule):
     relative_pos_enc: nn.ParameterList
 
     def init_weights(self) -> None:
-        """Start from ``init_cfg``.
+        """Initialise the weights from ``init_cfg``.
 
         Raises:
-            ValueError: The pretrained weights cannot be read or do not fit.
+            ValueError: The pretrained weights cannot be read or do not match.
         """
-        given = self.init_cfg
-        if not given or self.is_init:
+        init_cfg = self.init_cfg
+        if not init_cfg or self.is_init:
             super().init_weights()
             return
-        configs = given if isinstance(given, list) else [given]
+        configs = init_cfg if isinstance(init_cfg, list) else [init_cfg]
         kinds = ('Pretrained', PretrainedInit)
         pretrained = [c for c in configs if c['type'] in kinds]
         self.init_cfg = [c for c in configs if c not in pretrained]
         super().init_weights()
-        self.init_cfg = given
+        self.init_cfg = init_cfg
         for config in pretrained:
-            # By its name: models read no files themselves.
+            # Built by name, because models must not import the file reader.
             WEIGHT_INITIALIZERS.build(
                 {**config, 'type': 'TransXNetPretrained'}
             )(self)
@@ -41,7 +41,7 @@ class PretrainedModule(BaseModule):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args
     ) -> None:
-        """Take tables of another design size, but no other architecture."""
+        """Load weights; tables of another design size are resized."""
         own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         drop_unused_norms(state_dict, prefix, own)
         resized = self._resize_tables_in(state_dict, prefix)
@@ -49,14 +49,14 @@ class PretrainedModule(BaseModule):
             print_log(
                 f'Position tables resized: {"; ".join(resized)}', 'current'
             )
-        found = {
+        weights = {
             name: state_dict[prefix + name]
             for name in own
             if prefix + name in state_dict
         }
         misfits = [
             f'{name} {tuple(value.shape)} for {tuple(own[name].shape)}'
-            for name, value in found.items()
+            for name, value in weights.items()
             if value.shape != own[name].shape
         ]
         if misfits:
@@ -70,17 +70,17 @@ class PretrainedModule(BaseModule):
     def _resize_tables_in(
         self, state_dict: dict[str, Tensor], prefix: str
     ) -> list[str]:
-        """Resize tables to this design size as the forward pass would."""
+        """Resize tables in a state dict to this model's design size."""
         resized = []
         for stage, own in enumerate(self.relative_pos_enc):
             key = f'{prefix}relative_pos_enc.{stage}'
             table = state_dict.get(key)
-            # Other heads are another architecture.
+            # Another number of heads is another architecture.
             if table is None or table.shape[:-2] != own.shape[:-2]:
                 continue
             if table.shape != own.shape:
                 size = own.shape[-2:]
-                # Not every type of half precision resizes everywhere.
+                # Not every device can resize every half-precision type.
                 state_dict[key] = resize_position_table(table.float(), *size)
                 resized.append(f'{key} {tuple(table.shape)} to {tuple(size)}')
         return resized
@@ -88,5 +88,5 @@ class PretrainedModule(BaseModule):
     def _checkpoint_filter(
         self, state_dict: dict[str, Tensor], prefix: str, *args
     ) -> None:
-        """Let mmpretrain's classifier load a published one; it calls this."""
+        """Rename a published classifier; called by mmpretrain."""
         rename_classifier(state_dict, prefix)

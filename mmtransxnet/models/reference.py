@@ -1,10 +1,10 @@
-"""The published formula, written plainly: what TransXNet is compared with.
+"""The published formula, written plainly: the reference for TransXNet.
 
-Nothing here is shared with the other modules or mmcv, and nothing is clever:
-the position table is resized in every block, attention is materialised,
-LayerScale is a depthwise convolution, the scales of the MS-FFN are separate
-convolutions. Parameter names are the published ones, so that weights move
-between the two by ``load_state_dict``.
+Nothing here is shared with the other modules or mmcv, and nothing is
+optimised: the position table is resized in every block, attention is
+materialised, LayerScale is a depthwise convolution, the scales of the MS-FFN
+are separate convolutions. Parameter names are the published ones, so weights
+are exchanged by ``load_state_dict``.
 """
 
 from collections import OrderedDict
@@ -38,7 +38,7 @@ def published(size: str) -> dict:
 
 
 def conv_bn(cin, cout, k, stride=1, padding=0, groups=1, act=False):
-    """Convolution without bias, BN and perhaps GELU, keyed conv and bn."""
+    """Convolution without bias, BN and optionally GELU."""
     conv = nn.Conv2d(cin, cout, k, stride, padding, groups=groups, bias=False)
     parts = OrderedDict(conv=conv, bn=nn.BatchNorm2d(cout))
     if act:
@@ -52,7 +52,7 @@ def depthwise(channels: int, k: int) -> nn.Conv2d:
 
 
 class Projected(nn.Module):
-    """The stem and the downsampling: one ``proj``."""
+    """The stem or a downsampling layer."""
 
     def __init__(self, cin, cout, k, stride, padding):
         super().__init__()
@@ -156,7 +156,7 @@ class OSRA(nn.Module):
         )
         attention = (q @ key.transpose(-1, -2)) * q.shape[-1] ** -0.5
         if attention.shape[-2:] != table.shape[-2:]:
-            # The flattened matrix as if it were an image, as published.
+            # The flattened matrix is resized like an image, as published.
             table = F.interpolate(
                 table,
                 size=attention.shape[-2:],
@@ -259,7 +259,7 @@ class Block(nn.Module):
 
 
 class ReferenceTransXNet(nn.Module):
-    """Four normed outputs, or logits when there is ``num_classes``."""
+    """Four normalised outputs, or logits if ``num_classes`` is set."""
 
     def __init__(self, arch, image_size=224, num_classes=None):
         super().__init__()
@@ -321,9 +321,9 @@ class ReferenceTransXNet(nn.Module):
 
 
 class LenientBatchNorm2d(nn.BatchNorm2d):
-    """BN that falls back on its running statistics for a single value."""
+    """BN that falls back to its running statistics for a single value."""
 
-    # Set where the values are copies of a single one.
+    # Set where all values are copies of a single value.
     copies = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -351,7 +351,7 @@ class LenientIDConv(IDConv):
 
 
 def lenient(module: nn.Module) -> nn.Module:
-    """The one documented departure: training may see a single value.
+    """Apply the only documented deviation: single values in training.
 
     The published code crashes there (issue 19 of its tracker).
     """

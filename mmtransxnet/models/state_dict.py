@@ -1,15 +1,17 @@
-"""The published names of parameters, which are those of the state dict."""
+"""The published parameter names, which the state dict uses."""
 
 from collections.abc import Iterable, MutableMapping
 
 from torch import Tensor
 
-# Every TransXNet has it; what stands before it in a file says what it is.
+# Every TransXNet has it; its prefix in a file tells which kind of model the
+# file holds.
 STEM = 'patch_embed.proj.conv.weight'
 
 BACKBONE = 'backbone.'
 OUTPUT_NORMS = ('norm0.', 'norm2.', 'norm4.', 'norm6.')
-# The published classifier, and where mmpretrain's with a linear head has it.
+# The published classifier's prefixes, and those of mmpretrain's classifier
+# with a linear head.
 _CLASSIFIER = {
     'classifier.0.': f'{BACKBONE}norm6.',
     'classifier.2.': 'head.fc.',
@@ -20,23 +22,23 @@ HEAD = 'head.fc.weight'
 def rename_classifier(
     state: MutableMapping[str, Tensor], prefix: str = ''
 ) -> None:
-    """Turn a published classifier into mmpretrain's, in place.
+    """Rename a published classifier's weights to mmpretrain's, in place.
 
     Its norm becomes the backbone's last output norm, its 1x1 convolution
-    the linear head. Anything but a published classifier stays as it is.
+    the linear head. Any other state dict stays unchanged.
 
     Args:
         state: Weights.
-        prefix: What stands before all names.
+        prefix: Prefix of all names.
     """
     if prefix + STEM not in state:
         return
     for name in names_below(state, prefix):
         short = name.removeprefix(prefix)
         value = state.pop(name)
-        for theirs, ours in _CLASSIFIER.items():
-            if short.startswith(theirs):
-                short = ours + short.removeprefix(theirs)
+        for published, renamed in _CLASSIFIER.items():
+            if short.startswith(published):
+                short = renamed + short.removeprefix(published)
                 break
         else:
             short = BACKBONE + short
@@ -54,7 +56,7 @@ def drop_unused_norms(
 
     Args:
         state: Weights, changed in place.
-        prefix: What stands before the backbone's names in ``state``.
+        prefix: Prefix of the backbone's names in ``state``.
         expected: Names of the backbone's own weights.
 
     Returns:

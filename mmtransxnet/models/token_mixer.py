@@ -3,9 +3,9 @@
 Paper: arXiv 2310.19380, section III. OSRA aggregates globally, IDConv
 locally; both adapt to the input.
 
-Parameter names are the published ones, four different ``proj`` among them.
-The body of a method is its formula; where ``computed_by`` decorates it, the
-kernel named there computes the same, faster or in less memory.
+Parameter names are the published ones, including four different ``proj``. The
+body of a method is its formula; where it is decorated with ``computed_by``,
+the kernel named there computes the same faster or with less memory.
 """
 
 import torch
@@ -50,7 +50,7 @@ class IDConv(nn.Module):
         super().__init__()
         self.kernel_size = kernel_size
         self.num_groups = num_groups
-        # TransXNet gives them their first values.
+        # Initialised by TransXNet.
         self.weight = nn.Parameter(
             torch.empty(num_groups, channels, kernel_size, kernel_size)
         )
@@ -74,7 +74,8 @@ class IDConv(nn.Module):
             learned: Kernels ``(G, c, K, K)`` or biases ``(G, c, 1, 1)``.
 
         Returns:
-            One mix a sample, ``(B, c, K, K)`` or ``(B, c, 1, 1)``.
+            The weighted sum of each sample, ``(B, c, K, K)`` or
+            ``(B, c, 1, 1)``.
         """
         scores = self.proj(context)
         scores = scores.unflatten(1, (self.num_groups, -1))  # (B, G, c, k, k)
@@ -86,7 +87,7 @@ class IDConv(nn.Module):
         kernel = self._mix(pool_for_kernel(x, self.kernel_size), self.weight)
         mean = x.mean(dim=(2, 3), keepdim=True)
         bias = self._mix(mean, self.bias[..., None, None])
-        # Sample b with kernel[b], stride 1, zero padding K // 2.
+        # Sample b is convolved with kernel[b], stride 1, zero padding K // 2.
         return dynamic_depthwise_conv2d(x, kernel, bias.flatten(1))
 
 
@@ -100,7 +101,7 @@ class OSRA(nn.Module):
     Args:
         channels: Number of channels c.
         num_heads: Number of attention heads.
-        sr_ratio: Reduction r, 1 for none.
+        sr_ratio: Reduction r; 1 for no reduction.
         conv_norm_cfg: Config of the batch norms.
         act_cfg: Config of the activation.
     """
@@ -134,7 +135,7 @@ class OSRA(nn.Module):
                 ConvNorm(overlapping, conv_norm_cfg, act_cfg),
                 ConvNorm(scaling, conv_norm_cfg),
             )
-        # Lets neighbouring reduced tokens exchange information.
+        # Exchanges information between neighbouring reduced tokens.
         self.local_conv = DepthwiseConv2d(channels, 3, residual=True)
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -147,8 +148,8 @@ class OSRA(nn.Module):
         Args:
             x: Feature map ``(B, c, H, W)``.
             pos_bias: Position bias ``(1, heads, Nq, Nk)``; where it would be
-                large, :func:`~mmtransxnet.kernels.attention.position_bias`
-                leaves its rows to the attention.
+                large, its rows are computed in the attention (see
+                :func:`~mmtransxnet.kernels.attention.position_bias`).
 
         Returns:
             Feature map ``(B, c, H, W)``.

@@ -1,8 +1,8 @@
-"""The network as TorchScript can compile it.
+"""A form of the network that TorchScript can compile.
 
-TorchScript indexes lists of modules by numbers in the source only, and knows
-no methods that look modules up by name. The modules and parameters are those
-of the model; their names are not.
+TorchScript indexes module lists by literals only and does not support looking
+up modules by name. The modules and parameters are those of the model; their
+names are not.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mmtransxnet.models.transxnet import (
 
 
 class ScriptableTransXNet(nn.Module):
-    """The stages of a TransXNet; ``torch.jit.script`` asks for it.
+    """The stages of a TransXNet, compiled by ``torch.jit.script``.
 
     Args:
         model: The backbone.
@@ -34,13 +34,15 @@ class ScriptableTransXNet(nn.Module):
         stages = range(out_indices[-1] + 1)
         parts = list(model.network)
         embeds = [model.patch_embed, *parts[1::2]]
-        every = dict(zip(out_indices, norms, strict=True))
+        norm_of = dict(zip(out_indices, norms, strict=True))
         self.embeds = nn.ModuleList(embeds[i] for i in stages)
         self.stages = nn.ModuleList(parts[2 * i] for i in stages)
         self.tables = nn.ParameterList(
             model.relative_pos_enc[i] for i in stages
         )
-        self.norms = nn.ModuleList(every.get(i, nn.Identity()) for i in stages)
+        self.norms = nn.ModuleList(
+            norm_of.get(i, nn.Identity()) for i in stages
+        )
         self.returned = [i in out_indices for i in stages]
         self.train(model.training)
 

@@ -2,8 +2,8 @@
 
 Paper: TransXNet: Learning Both Global and Local Dynamics with a Dual Dynamic
 Token Mixer for Visual Recognition, arXiv 2310.19380, IEEE TNNLS 2025.
-Original: github.com/LMMMEng/TransXNet. The names of parameters are theirs,
-so published weights load unchanged; the code is ours.
+Original: github.com/LMMMEng/TransXNet. Parameter names follow the original, so
+published weights load unchanged; the code was written from scratch.
 """
 
 import math
@@ -24,10 +24,10 @@ from mmtransxnet.models.layers import LayerScale
 from mmtransxnet.models.pretrained import PretrainedModule
 from mmtransxnet.models.token_mixer import IDConv
 
-# In pixels: the stride of the last stage.
+# Smallest image side in pixels: the stride of the last stage.
 MIN_SIZE = 32
 
-# torch.fx cannot look inside: what it does depends on sizes.
+# A leaf for torch.fx: its control flow depends on sizes.
 torch.fx.wrap('check_size')
 
 
@@ -37,7 +37,7 @@ class TransXNet(PretrainedModule):
 
     Four stages of blocks; before each, a strided convolution with a norm:
     the stem (stride 4), then the downsampling (stride 2). The blocks of a
-    stage share a table of attention biases.
+    stage share a table of attention biases (position table).
 
     In training, a batch norm that would see a single value per channel (one
     image, and a map of one position) normalises with its running statistics
@@ -49,36 +49,38 @@ class TransXNet(PretrainedModule):
             ``embed_dims``, ``kernel_size``, ``num_groups``, ``sr_ratio``,
             ``num_heads``, ``mlp_ratios``, four integers each.
         image_size: Height and width in pixels for which the position tables
-            are made; inputs of other sizes see them resized.
+            are designed; for inputs of other sizes they are resized.
         in_channels: Channels of the image.
         out_indices: Stages (0 to 3, ascending) whose outputs are returned,
-            each through a norm of its own. Stages after the last one are
-            kept for the sake of the weights, but neither run nor trained.
+            each through its own norm. Stages after the last of them are kept
+            so that weights load, but are neither run nor trained.
         frozen_stages: -1 freezes nothing, 0 the stem, i the stem and the
             first i stages with their norms and position tables.
         norm_eval: Whether batch norms stay in evaluation mode in training.
         with_cp: Whether to save memory by recomputing each block in the
             backward pass.
-        recompute: Whether to save memory by recomputing what is cheap, the
-            activations and the norms after them: ``'off'``, ``'on'``, or
-            ``'auto'``, where it pays on the device (on CPUs, for large
-            maps; elsewhere it has not been measured and is off). Norms that
-            ask other processes (SyncBN) are never computed again: where
-            they are, this is off, and ``with_cp`` keeps their outputs.
+        recompute: Whether to save memory by recomputing cheap operations
+            (activations and the norms after them) in the backward pass:
+            ``'off'``, ``'on'``, or ``'auto'``: on where it is worthwhile on
+            the device (on CPUs for large maps; off on other devices, where it
+            has not been measured). Norms that synchronise with other processes
+            (SyncBN) are never recomputed: with them this is off, and
+            ``with_cp`` keeps their outputs.
         drop_rate: Dropout rate inside MS-FFN.
         drop_path_rate: Stochastic depth rate of the last block; it grows
             linearly from 0.
         layer_scale_init_value: Initial LayerScale weight.
         norm_cfg: Config of the blocks' norms and the output norms.
-        conv_norm_cfg: Config of the batch norms beside convolutions.
+        conv_norm_cfg: Config of the batch norms after convolutions and
+            activations.
         act_cfg: Config of the activations.
         init_cfg: Initialisation config of mmengine, for example
-            ``dict(type='Pretrained', checkpoint='transxnet://t')``, with
-            what :func:`~mmtransxnet.weights.load_weights` takes beside.
-            Without it weights start as published.
+            ``dict(type='Pretrained', checkpoint='transxnet://t')``, plus other
+            arguments of :func:`~mmtransxnet.weights.load_weights`. Without it,
+            weights are initialised as published.
 
     Raises:
-        ValueError: For settings out of range; the message says which.
+        ValueError: A setting is out of range; the message names it.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class TransXNet(PretrainedModule):
             )
         if recompute not in MODES:
             raise ValueError(
-                f'recompute={recompute!r} is none of {", ".join(MODES)}'
+                f'recompute={recompute!r} is not one of {", ".join(MODES)}'
             )
         self.norm_eval = norm_eval
 
@@ -117,7 +119,7 @@ class TransXNet(PretrainedModule):
         self.patch_embed = PatchEmbed(
             in_channels, dims[0], 7, stride=4, conv_norm_cfg=conv_norm_cfg
         )
-        # Attention biases, one table a stage, for the queries and keys of a
+        # Attention biases, one table per stage, for the queries and keys of a
         # map of the design size.
         self.relative_pos_enc = nn.ParameterList(
             self._position_table(stage, image_size)
@@ -125,7 +127,7 @@ class TransXNet(PretrainedModule):
         )
         last = sum(self.arch['layers']) - 1
         drop_path_rates = (drop_path_rate * k / last for k in range(last + 1))
-        # Even positions are stages, odd ones the downsampling in between:
+        # Even indices are stages, odd indices the downsampling between them:
         # the published numbering.
         self.network = nn.ModuleList()
         for stage in range(NUM_STAGES):
@@ -186,11 +188,11 @@ class TransXNet(PretrainedModule):
         return tuple(outputs)
 
     def forward_stage(self, stage: int, x: Tensor) -> Tensor:
-        """Run one stage, with the stem or downsampling in front of it.
+        """Run one stage, including the stem or downsampling before it.
 
         Args:
-            stage: Which of the four.
-            x: Images for stage 0, else the output of the stage before,
+            stage: Index of the stage, 0 to 3.
+            x: Images for stage 0, else the output of the previous stage,
                 ``(B, C, H, W)``.
 
         Returns:
@@ -213,7 +215,7 @@ class TransXNet(PretrainedModule):
 
     @property
     def out_strides(self) -> tuple[int, ...]:
-        """Stride of each output against the image, in pixels."""
+        """Stride of each output relative to the image, in pixels."""
         return tuple(4 * 2**i for i in self.out_indices)
 
     def _position_table(self, stage: int, image_size: int) -> nn.Parameter:
@@ -224,7 +226,7 @@ class TransXNet(PretrainedModule):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Give all weights their first values, as published."""
+        """Initialise all weights as published."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -240,7 +242,7 @@ class TransXNet(PretrainedModule):
             nn.init.zeros_(table)
 
     def _parts(self, stage: int) -> list[nn.Module | nn.Parameter]:
-        """Everything that belongs to one stage."""
+        """Modules and parameters of one stage."""
         parts = [self.network[2 * stage], self.relative_pos_enc[stage]]
         if stage > 0:
             parts.append(self.network[2 * stage - 1])
@@ -249,7 +251,7 @@ class TransXNet(PretrainedModule):
         return parts
 
     def _freeze(self) -> None:
-        """Take frozen and unused parts out of training."""
+        """Exclude frozen and unused parts from training."""
         frozen: list[nn.Module | nn.Parameter] = []
         if self.frozen_stages >= 0:
             frozen.append(self.patch_embed)
@@ -262,9 +264,10 @@ class TransXNet(PretrainedModule):
                 part.eval()
 
     def train(self, mode: bool = True) -> 'TransXNet':
-        """Set the mode; frozen stages and ``norm_eval`` stay in force."""
+        """Set the mode, respecting frozen stages and ``norm_eval``."""
         super().train(mode)
-        # On every call: conversions to and from SyncBN make new norms.
+        # On every call, because conversions to and from SyncBN create new
+        # norms.
         accept_single_values(self)
         self._freeze()
         if mode and self.norm_eval:
@@ -274,8 +277,8 @@ class TransXNet(PretrainedModule):
         return self
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What ``torch.jit.script`` compiles in place of this module."""
-        # Which imports this class in turn.
+        """Return the module that ``torch.jit.script`` compiles instead."""
+        # Imported here: the module imports this class.
         from mmtransxnet.models.torchscript import ScriptableTransXNet
 
         names = map(output_norm_name, self.out_indices)
@@ -288,8 +291,8 @@ class TransXNet(PretrainedModule):
         """Depth of a parameter, for layer-wise learning-rate decay.
 
         The stem is layer 0; every block is a layer, with the downsampling
-        and the position table in front of its stage; output norms and
-        whatever follows the backbone are the last layer.
+        and the position table in front of its stage; output norms and all that
+        follows the backbone are the last layer.
 
         Args:
             param_name: Name of the parameter.
@@ -308,7 +311,7 @@ class TransXNet(PretrainedModule):
         if kind == 'relative_pos_enc':
             stage, block = int(path[0]), 0
         elif kind == 'network':
-            # Downsampling (odd) belongs to the stage after it.
+            # Downsampling (odd indices) belongs to the stage after it.
             position = int(path[0])
             stage = (position + 1) // 2
             block = 0 if position % 2 else int(path[1])
@@ -317,13 +320,13 @@ class TransXNet(PretrainedModule):
         return 1 + sum(layers[:stage]) + block, num_layers
 
 
-def check_size(images: Tensor, least: int = MIN_SIZE) -> None:
-    """Refuse images ``(B, C, H, W)`` of fewer pixels than ``least``."""
+def check_size(images: Tensor, min_size: int = MIN_SIZE) -> None:
+    """Raise an error for images ``(B, C, H, W)`` that are too small."""
     height, width = images.size(2), images.size(3)
-    if height < least or width < least:
+    if height < min_size or width < min_size:
         raise ValueError(
-            f'TransXNet needs images of at least {least} x {least} pixels, '
-            f'got {height} x {width}; resize or pad'
+            f'TransXNet needs images of at least {min_size} x {min_size} '
+            f'pixels, got {height} x {width}; resize or pad'
         )
 
 

@@ -102,7 +102,7 @@ def test_recompute_is_off_where_nothing_was_measured():
 
 
 def test_other_modes_are_refused():
-    with pytest.raises(ValueError, match="recompute='yes' is none of off"):
+    with pytest.raises(ValueError, match="recompute='yes' is not one of off"):
         TransXNet(micro(), 64, recompute='yes')
 
 
