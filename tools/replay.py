@@ -38,18 +38,18 @@ def print_places(outcome: Replay) -> None:
     if culprit is None:
         print('all modules gave finite outputs')
     else:
-        inputs = 'not finite either' if culprit.given else 'finite'
+        inputs = 'not finite either' if culprit.bad_inputs else 'finite'
         print(
             f'first output that is not finite: {culprit.name or "the model"} '
             f'({culprit.kind}); its inputs were {inputs}'
         )
-    for what, names in (
+    for part, names in (
         ('the batch', outcome.inputs),
         ('the weights before the iteration', outcome.weights),
         ('the gradients', outcome.gradients),
     ):
         listed = f': {first_few(names, 10)}' if names else ''
-        print(f'not finite in {what}: {len(names)}{listed}')
+        print(f'not finite in {part}: {len(names)}{listed}')
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What a model costs and what it does."""
+"""Analysis of models."""

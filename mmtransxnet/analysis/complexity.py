@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of the models of all three tasks.
 
-Counted by ``torch.utils.flop_counter`` on the meta device: shapes are
-computed, values are not, so the largest detector takes seconds.
+Counted by ``torch.utils.flop_counter`` on the meta device: only shapes are
+computed, so even the largest detector takes seconds.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 _PROPOSALS = 1000
-"""Regions that pass through a box head, as mmdet has always counted."""
+"""Regions that pass through a box head, as mmdet counts them."""
 
 _MASKS = 100
 """Regions that pass through a mask head, likewise."""
@@ -24,7 +24,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, height: int, width: int) -> int:
-    """Multiply-adds of one image's way through a model on the meta device.
+    """Count the multiply-adds of a model for one image.
 
     Convolutions, matrix products and attention are counted. The heads of a
     two-stage detector see 1000 boxes and 100 masks.
@@ -46,7 +46,7 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
 
 
 def _run_two_stages(model: Any, image: Tensor) -> None:
-    """Run all heads; what proposals there are depends on values."""
+    """Run all heads with a fixed number of regions."""
     model.rpn_head(model.extract_feat(image))
     heads = model.roi_head
     for extractor, head in _pairs(heads.bbox_roi_extractor, heads.bbox_head):
@@ -59,7 +59,7 @@ def _run_two_stages(model: Any, image: Tensor) -> None:
 
 
 def _pairs(extractors: Any, heads: Any) -> Iterator[tuple[Any, Any]]:
-    """Extractors and heads of the stages of a cascade, or of the one."""
+    """Extractors and heads of each stage; one without a cascade."""
     if isinstance(heads, nn.ModuleList):
         yield from zip(extractors, heads, strict=True)
     else:

@@ -1,4 +1,4 @@
-"""What a user calls from Python."""
+"""The Python interface."""
 
 from mmtransxnet.apis.inference import Inferencer, Result
 

@@ -42,7 +42,7 @@ The authors' code and weights: {{ repo_url }}.
 
 
 class _Hub(PyTorchModelHubMixin):
-    """What both models add to Hugging Face's mixin."""
+    """The shared part of both models, on top of Hugging Face's mixin."""
 
     _hub_mixin_config: dict[str, Any]
     _summary: str
@@ -53,41 +53,43 @@ class _Hub(PyTorchModelHubMixin):
         """Write weights, config and model card into a folder.
 
         Args:
-            save_directory: The folder; made if it is not there.
+            save_directory: The folder; created if missing.
             **kwargs: See ``PyTorchModelHubMixin.save_pretrained``.
 
         Returns:
             The URL of the commit with ``push_to_hub=True``.
         """
-        told = {
+        card_settings = {
             'model_name': type(self).__name__,
             'summary': self._summary,
-            # push_to_hub saves into a folder named as the repository.
+            # push_to_hub saves into a folder with the name of the repository.
             'repo_id': kwargs.get('repo_id') or str(save_directory),
             'settings': self._hub_mixin_config,
         }
-        told.update(kwargs.pop('model_card_kwargs', None) or {})
+        card_settings.update(kwargs.pop('model_card_kwargs', None) or {})
         return super().save_pretrained(
-            save_directory, model_card_kwargs=told, **kwargs
+            save_directory, model_card_kwargs=card_settings, **kwargs
         )
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Upload weights, config and model card.
 
         Args:
-            repo_id: ``'user/name'``; made if it is not there.
+            repo_id: ``'user/name'``; created if missing.
             **kwargs: See ``PyTorchModelHubMixin.push_to_hub``.
 
         Returns:
             The URL of the commit.
         """
-        told = {'repo_id': repo_id}
-        told.update(kwargs.pop('model_card_kwargs', None) or {})
-        return super().push_to_hub(repo_id, model_card_kwargs=told, **kwargs)
+        card_settings = {'repo_id': repo_id}
+        card_settings.update(kwargs.pop('model_card_kwargs', None) or {})
+        return super().push_to_hub(
+            repo_id, model_card_kwargs=card_settings, **kwargs
+        )
 
     @classmethod
     def _from_pretrained(cls, **kwargs: Any) -> Any:
-        # The mixin's default skips weights that are missing.
+        # By default, the mixin ignores missing weights.
         return super()._from_pretrained(**{**kwargs, 'strict': True})
 
 
@@ -125,7 +127,7 @@ class HubClassifier(
     def reset_classifier(
         self, num_classes: int, global_pool: str | None = None
     ) -> None:
-        """Put a new classifier in place; it is saved as such.
+        """Replace the classifier; saved settings reflect it.
 
         Args:
             num_classes: Number of classes, 0 for pooled features.

@@ -1,4 +1,4 @@
-"""Predict and draw with any model of the suite, through the libraries."""
+"""Predict and draw with any model, using the OpenMMLab libraries."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,14 +31,14 @@ from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a picture or a frame.
+    """The result for a picture or a frame.
 
     Attributes:
         source: Path of the file, or number of the camera.
         frame: Number of the frame from 0, None for a picture.
         prediction: The library's data sample, None if it failed.
-        drawing: The file with the drawing, None if none was wanted.
-        error: Why it failed.
+        drawing: The file with the drawing, None if not requested.
+        error: Why it failed, if it did.
     """
 
     source: Path | int
@@ -53,16 +53,16 @@ class Inferencer:
 
     Args:
         config: Config file, or a config.
-        checkpoint: Checkpoint file, address or ``transxnet://`` name; nothing
-            in it is run, and it must fit the model.
+        checkpoint: Checkpoint file, address or ``transxnet://`` name; it is
+            read safely and must match the model.
         device: Where to run; the first GPU if there is one.
-        score_thr: Score from which detections are drawn.
-        fold: Whether to predict with the inference form of the backbone:
-            the same outputs, faster.
+        score_thr: Minimum score of detections that are drawn.
+        fold: Whether to predict with the inference form of the backbone: equal
+            outputs, faster.
 
     Raises:
-        UserError: The config is of another task, or the checkpoint cannot
-            be read or does not fit.
+        UserError: The config is of another task, or the checkpoint cannot be
+            read or does not match.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Inferencer:
                 f'{", ".join(_BUILDERS)}'
             )
         content = read_checkpoint(path_of(str(checkpoint)))
-        # Of models of two tasks in one process, each has its own scope.
+        # Models of several tasks in one process have their own scopes.
         with (
             DefaultScope.overwrite_default_scope(scope),
             warnings.catch_warnings(),
         ):
-            # The weights come next; they are checked, unlike there.
+            # The weights are loaded next, with checks, unlike there.
             warnings.filterwarnings('ignore', message='.*[Cc]heckpoint.*')
             warnings.filterwarnings('ignore', message='weights is None.*')
             self._library = _BUILDERS[scope](config, device)
@@ -100,15 +100,15 @@ class Inferencer:
         self._meta = _dataset_meta(content, config)
         self._scope = scope
         self._score_thr = score_thr
-        self._tell_meta()
+        self._set_dataset_meta()
 
     @property
     def model(self) -> nn.Module:
         """The model, in evaluation mode."""
         return self._library.model
 
-    def _tell_meta(self) -> None:
-        """Let the library name and colour the classes of the training."""
+    def _set_dataset_meta(self) -> None:
+        """Set names and colours of the classes of the training."""
         if self._scope == 'mmpretrain':
             self._library.classes = self._meta.get('classes')
             return
@@ -126,7 +126,7 @@ class Inferencer:
             The library's data sample.
         """
         (batch,) = self._library.preprocess([image], batch_size=1)
-        # mmdet's comes with the picture.
+        # mmdet's data sample includes the picture.
         data = batch[1] if self._scope == 'mmdet' else batch
         return self._library.forward(data)[0]
 
@@ -140,7 +140,7 @@ class Inferencer:
         Returns:
             Blue, green, red ``(H, W, 3)``, uint8.
         """
-        # The visualizers take arrays for red, green, blue.
+        # The visualizers expect RGB arrays.
         rgb = np.ascontiguousarray(image[..., ::-1])
         if self._scope == 'mmpretrain':
             drawn = self._library.visualizer.visualize_cls(
@@ -158,13 +158,13 @@ class Inferencer:
         inputs: str | Path | int | Sequence[str | Path | int],
         out_dir: str | Path | None = None,
     ) -> Iterator[Result]:
-        """Go through pictures, folders, videos and cameras.
+        """Predict pictures, folders, videos and cameras.
 
-        Nothing happens before the results are asked for, so a video never
-        has to fit into memory. A file that fails does not stop the others.
+        Results are computed lazily, so a video need not fit into memory. A
+        file that fails does not stop the others.
 
         Args:
-            inputs: Files, folders, numbers of cameras; one or several.
+            inputs: Files, folders, camera numbers; one or several.
             out_dir: Folder for the drawings.
 
         Yields:
@@ -175,9 +175,10 @@ class Inferencer:
             run = self._video if source.is_video else self._picture
             try:
                 yield from run(source, target)
-            # What torch and the libraries raise for odd pictures.
+            # torch and the libraries raise various errors for unusual
+            # pictures.
             except Exception as error:
-                yield Result(source.origin, error=_reason(error))
+                yield Result(source.origin, error=_error_reason(error))
 
     def _picture(
         self, source: Source, target: Path | None
@@ -237,7 +238,7 @@ _BUILDERS: Mapping[str, Callable[[Config, str | None], Any]] = {
 
 
 def _drawing_only(config: Config, visualizer: str) -> Config:
-    """A copy whose visualizer draws and stores nothing by itself."""
+    """A copy whose visualizer draws but does not store by itself."""
     config = config.copy()
     settings = config.get('visualizer') or dict(type=visualizer)
     config.visualizer = {**settings, 'vis_backends': None}
@@ -260,7 +261,7 @@ def _dataset_meta(
     }
 
 
-def _reason(error: Exception) -> str:
+def _error_reason(error: Exception) -> str:
     name = type(error).__name__
     line = (str(error).strip().splitlines() or [name])[0]
     if isinstance(error, OSError | ValueError | RuntimeError):

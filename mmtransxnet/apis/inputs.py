@@ -1,4 +1,4 @@
-"""What a user names to be looked at: pictures, folders, videos, cameras."""
+"""Inputs of inference: pictures, folders, videos, cameras."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from mmtransxnet.engine.checks.pictures import IMAGE_SUFFIXES, check_picture
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 
 _DEFAULT_FPS = 25.0
-"""Frames a second where a camera does not say."""
+"""Frames per second of cameras that do not report it."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Source:
 
     Attributes:
         origin: Path of the file, or number of the camera.
-        target: Where its drawing goes, relative to the folder of drawings;
-            no two sources have the same.
+        target: Path of its drawing, relative to the output folder; unique
+            among the sources.
     """
 
     origin: Path | int
@@ -40,19 +40,19 @@ class Source:
 
 
 def find_sources(inputs: Iterable[str | Path | int]) -> list[Source]:
-    """List what inputs name; folders are searched with their subfolders.
+    """List the sources of inputs; folders are searched recursively.
 
     Args:
-        inputs: Files, folders, numbers of cameras. A file that does not
-            exist is listed, too: whoever opens it says so.
+        inputs: Files, folders, camera numbers. A missing file is listed, too;
+            opening it raises the error.
     """
     cameras, files = [], {}
-    for one in inputs:
-        if isinstance(one, int):
-            cameras.append(Source(one, Path(f'webcam_{one}.mp4')))
+    for item in inputs:
+        if isinstance(item, int):
+            cameras.append(Source(item, Path(f'webcam_{item}.mp4')))
             continue
-        root = Path(one)
-        # Of a folder, what is below it is the name; of a file, its own.
+        root = Path(item)
+        # Names are relative to a given folder; of a given file, its own name.
         folder = root if root.is_dir() else root.parent
         for path in _files_of(root):
             files[path.resolve()] = path, path.relative_to(folder)
@@ -82,7 +82,7 @@ def _files_of(root: Path) -> list[Path]:
 
 
 def _drawing(name: Path) -> Path:
-    """The name of a drawing: the picture's, with a suffix for its format."""
+    """The file name of a picture's drawing."""
     suffix = name.suffix.lower()
     if suffix in ('.jpg', '.jpeg', '.png', '.mp4'):
         return name
@@ -91,21 +91,21 @@ def _drawing(name: Path) -> Path:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Read a picture the way the libraries' pipelines do.
+    """Read a picture as the pipelines of the OpenMMLab libraries do.
 
     Returns:
         Blue, green, red ``(H, W, 3)``, uint8.
 
     Raises:
-        CorruptSampleError: It is missing, truncated, no picture or of a size
-            that the pipelines cannot handle.
+        CorruptSampleError: It is missing, truncated, not a picture, or of a
+            size that the pipelines cannot handle.
     """
     check_picture(str(path), decode=True)
     return mmcv.imread(str(path))
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write blue, green, red ``(H, W, 3)``; folders are made.
+    """Write blue, green, red ``(H, W, 3)``; creates folders.
 
     Raises:
         OSError: It cannot be written.
@@ -121,7 +121,7 @@ class VideoFrames:
         origin: Path of the file, or number of the camera.
 
     Attributes:
-        fps: Frames a second.
+        fps: Frames per second.
 
     Raises:
         OSError: It cannot be opened.
@@ -129,11 +129,11 @@ class VideoFrames:
 
     def __init__(self, origin: Path | int) -> None:
         if isinstance(origin, int):
-            what, self._capture = 'camera', cv2.VideoCapture(origin)
+            kind, self._capture = 'camera', cv2.VideoCapture(origin)
         else:
-            what, self._capture = 'video', cv2.VideoCapture(str(origin))
+            kind, self._capture = 'video', cv2.VideoCapture(str(origin))
         if not self._capture.isOpened():
-            raise OSError(f'{what} {origin} cannot be opened')
+            raise OSError(f'{kind} {origin} cannot be opened')
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if np.isfinite(fps) and fps > 0 else _DEFAULT_FPS
 
@@ -141,8 +141,8 @@ class VideoFrames:
         """Yield blue, green, red ``(H, W, 3)`` frames."""
         try:
             while True:
-                good, frame = self._capture.read()
-                if not good:
+                success, frame = self._capture.read()
+                if not success:
                     return
                 yield frame
         finally:
@@ -153,8 +153,8 @@ class VideoFile:
     """A video to be written, as a context.
 
     Args:
-        path: File; folders are made.
-        fps: Frames a second.
+        path: File; its folders are created.
+        fps: Frames per second.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -183,11 +183,11 @@ class VideoFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Without it the file has no index and no player opens it.
+        # Without release, the file has no index and cannot be played.
         if self._writer is not None:
             self._writer.release()
 
 
 def as_inputs(inputs: Any) -> Sequence[str | Path | int]:
-    """One input or several, as a list."""
+    """Wrap a single input in a list."""
     return [inputs] if isinstance(inputs, str | Path | int) else list(inputs)

@@ -32,9 +32,9 @@ from mmtransxnet.models.transxnet import TransXNet
 from mmtransxnet.weights.published import SCHEME
 from mmtransxnet.weights.reader import state_dict_of
 
-__all__ = ['TimmTransXNet']  # timm adds the names of the models
+__all__ = ['TimmTransXNet']  # timm appends the model names
 
-# torch.fx cannot look inside: what they do depends on sizes.
+# Leaves for torch.fx: their control flow depends on sizes.
 register_notrace_module(Block)
 register_notrace_module(PatchEmbed)
 
@@ -50,13 +50,13 @@ class TimmTransXNet(TransXNet):
         num_classes: Number of classes, 0 for pooled features.
         in_chans: Channels of the image.
         img_size: Height and width in pixels for which the position tables
-            are made; other sizes see them resized.
-        global_pool: timm's name of a pooling: ``'avg'``, ``'max'``,
-            ``'avgmax'``, ``'catavgmax'``, or ``''`` for none.
+            are designed; for other sizes they are resized.
+        global_pool: Pooling as in timm: ``'avg'``, ``'max'``, ``'avgmax'``,
+            ``'catavgmax'``, or ``''`` for none.
         drop_rate: Dropout rate before the classifier.
         proj_drop_rate: Dropout rate inside MS-FFN.
         drop_path_rate: Stochastic depth rate of the last block.
-        device: Where the parameters live.
+        device: Device of the parameters.
         dtype: Type of the parameters.
     """
 
@@ -113,7 +113,7 @@ class TimmTransXNet(TransXNet):
     def reset_classifier(
         self, num_classes: int, global_pool: str | None = None
     ) -> None:
-        """Put a new, randomly initialised classifier in place.
+        """Replace the classifier by a randomly initialised one.
 
         Args:
             num_classes: Number of classes, 0 for pooled features.
@@ -139,9 +139,9 @@ class TimmTransXNet(TransXNet):
                 module.with_cp = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers, as timm's layer-wise learning-rate decay wants them.
+        """Layers in the format of timm's layer-wise learning-rate decay.
 
-        The same as :meth:`get_layer_depth`; ``coarse``, a stage is a layer.
+        As :meth:`get_layer_depth`; with ``coarse``, a stage is a layer.
         """
         first = () if coarse else (0,)
         parts = [
@@ -167,13 +167,13 @@ class TimmTransXNet(TransXNet):
 
         Args:
             x: Images ``(B, in_chans, H, W)``.
-            indices: Stages; a number for the last so many, None for all.
+            indices: Stages; an integer n for the last n, None for all.
             norm: Whether the last stage's output goes through its norm; the
                 published classifier has none for the others.
-            stop_early: Whether to skip the stages after the last one asked
-                for.
+            stop_early: Whether to skip the stages after the last one
+                requested.
             output_fmt: ``'NCHW'``.
-            intermediates_only: Whether to leave the final features out.
+            intermediates_only: Whether to omit the final features.
 
         Returns:
             Final features, as of :meth:`forward_features` unless stopped
@@ -206,7 +206,7 @@ class TimmTransXNet(TransXNet):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Drop what the outputs of some stages do not need.
+        """Remove modules that the outputs of some stages do not need.
 
         Args:
             indices: As of :meth:`forward_intermediates`.
@@ -221,7 +221,7 @@ class TimmTransXNet(TransXNet):
         self.network = self.network[: 2 * last + 1]
         self.relative_pos_enc = self.relative_pos_enc[: last + 1]
         if shorter:
-            # The head is made for what the last stage returns.
+            # The head expects the output of the last stage.
             channels = self.feature_info[last]['num_chs']
             self.num_features = self.head_hidden_size = channels
         if prune_norm or shorter:
@@ -257,12 +257,12 @@ class TimmTransXNet(TransXNet):
         return x.flatten(1) if self.global_pool else x
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What ``torch.jit.script`` compiles in place of this module."""
+        """Return the module that ``torch.jit.script`` compiles instead."""
         last = self._num_stages - 1
         norm, pool, layer = self.classifier
         return nn.Sequential(
             ScriptableTransXNet(self, (last,), [norm]),
-            _Only(),
+            _SingleOutput(),
             pool,
             nn.Dropout(self.drop_rate).train(self.training),
             layer,
@@ -274,15 +274,15 @@ class TimmTransXNet(TransXNet):
         return self.forward_head(self.forward_features(x))
 
 
-class _Only(nn.Module):
-    """Takes the output of a single stage out of its list."""
+class _SingleOutput(nn.Module):
+    """Unpack the output of a single stage."""
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         return outputs[0]
 
 
 def _square(img_size: int | Sequence[int]) -> int:
-    """The side of a design size.
+    """Return the side of a square design size.
 
     Raises:
         ValueError: Height and width differ.
@@ -325,7 +325,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    """Build a model the way timm's own entry points do."""
+    """Build a model as timm's own entry points do."""
     overlay = dict(kwargs.pop('pretrained_cfg_overlay', None) or {})
     config = resolve_pretrained_cfg(
         variant, kwargs.get('pretrained_cfg'), overlay
@@ -333,7 +333,8 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
     elsewhere = config.file or config.hf_hub_id or config.state_dict
     ours = str(config.url).startswith(SCHEME)
     if pretrained and ours and not (elsewhere or config.source):
-        # timm opens files and URLs; our names it gets as weights.
+        # timm opens files and URLs; ``transxnet://`` weights are passed
+        # loaded.
         content = CheckpointLoader.load_checkpoint(config.url, 'cpu')
         overlay['state_dict'] = state_dict_of(content)
     model = build_model_with_cfg(

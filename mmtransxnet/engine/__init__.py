@@ -1,6 +1,6 @@
-"""What mmengine does not have: checks before a run, exact resuming, CPUs."""
+"""Extensions of mmengine: checks before a run, exact resuming, CPUs."""
 
-# For what they register.
+# Imported for their registrations.
 from mmtransxnet.engine.checks import corrupt_samples  # noqa: F401
 from mmtransxnet.engine.checks.folders import inspect_layout
 from mmtransxnet.engine.checks.preflight import (

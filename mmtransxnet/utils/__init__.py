@@ -1,1 +1,1 @@
-"""What all other rooms use; knows nothing of them."""
+"""Utilities for all other subpackages; depends on none of them."""

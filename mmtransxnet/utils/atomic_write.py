@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whenever the machine stops."""
+"""Atomic writing of files that survives crashes."""
 
 import os
 from contextlib import suppress
@@ -15,19 +15,19 @@ TEMPORARY = '.unfinished'
 def write_safely(
     path: str | Path, content: bytes, then: str = 'start again with --resume'
 ) -> None:
-    """Replace a file by a new one that is safe on the disk, or not at all.
+    """Replace a file atomically, flushed to disk.
 
-    The content goes to a temporary file in the same folder, which then takes
-    the name of the file, a step that has happened or not.
+    The content is written to a temporary file in the same folder, which is
+    then renamed; the renaming is atomic.
 
     Args:
-        path: The file; folders on the way are made.
-        content: What it is to hold.
-        then: What to do once there is room, for the message.
+        path: The file; its folders are created.
+        content: Its new content.
+        then: What to do once there is space, for the message.
 
     Raises:
-        UserError: The disk is full, the folder is read-only, or something
-            else is wrong with it. What was there before is still there.
+        UserError: The file cannot be written, for example because the disk is
+            full or the folder is read-only. The previous file is unchanged.
     """
     path = Path(path)
     temporary = path.with_name(path.name + TEMPORARY)
@@ -44,15 +44,15 @@ def write_safely(
             temporary.unlink()
         raise UserError(
             f'{path} cannot be written ({error.strerror or error}); what was '
-            f'saved before is still there. Make room or mend the folder, '
+            f'saved before is still there. Free some space or fix the folder, '
             f'then {then}'
         ) from error
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power cut."""
-    # Windows opens no folders, and some network file systems, which flush
-    # them by themselves, refuse this.
+    """Flush a folder, so a new name in it survives a power cut."""
+    # Windows cannot open folders, and some network file systems do not support
+    # this, as they flush folders themselves.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -62,10 +62,10 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: str | Path) -> list[Path]:
-    """Remove what interrupted runs left half-written in a folder.
+    """Remove partly written files of interrupted runs from a folder.
 
     Returns:
-        The files that are gone.
+        The removed files.
     """
     orphans = sorted(Path(folder).glob(f'*{TEMPORARY}'))
     for orphan in orphans:

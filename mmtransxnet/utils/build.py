@@ -1,4 +1,4 @@
-"""The model of a config."""
+"""Building the model of a config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from torch import nn
 
 
 def build_model(config: Config, device: str = 'cpu') -> nn.Module:
-    """Build the model of a config, without files that its weights start from.
+    """Build the model of a config without loading pretrained weights.
 
     Args:
-        config: With ``model``; ``default_scope`` and ``data_preprocessor``
-            where needed, as the Runner takes them.
-        device: Where its parameters are; on ``'meta'`` they need no memory.
+        config: With ``model``, and ``default_scope`` and ``data_preprocessor``
+            if needed, as for the Runner.
+        device: Device of its parameters; on ``'meta'`` they need no memory.
 
     Returns:
-        The model in training mode, its weights not initialized.
+        The model in training mode, its weights not initialised.
     """
     init_default_scope(config.get('default_scope') or 'mmengine')
     model = ConfigDict(without_init(config.model))

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, reported without a traceback."""
+"""Errors that the user can fix, reported without a traceback."""
 
 import sys
 import traceback
@@ -8,7 +8,7 @@ from types import TracebackType
 
 from mmtransxnet.utils.text import shorten
 
-# Methods of mmengine's Runner, and what of the config they build.
+# Methods of mmengine's Runner, and the parts of the config they build.
 _BUILDERS = dict(
     build_train_loop='train_cfg, train_dataloader',
     build_val_loop='val_cfg, val_dataloader, val_evaluator',
@@ -28,7 +28,7 @@ _BUILDERS = dict(
 
 
 STATUS = 2
-"""Exit status after an error that the user can mend."""
+"""Exit status after an error that the user can fix."""
 
 
 class UserError(Exception):
@@ -36,21 +36,21 @@ class UserError(Exception):
 
 
 class CheckpointError(UserError, ValueError):
-    """A file of weights that is missing, not readable or does not fit."""
+    """A weight file that is missing, unreadable or does not match."""
 
 
 @contextmanager
 def report_user_errors() -> Iterator[None]:
-    """Turn errors of the user's into a message and exit status 2.
+    """Turn user errors into a message and exit status 2.
 
-    These are :class:`UserError`, and whatever a part of the config raises
-    while mmengine builds it. Everything else keeps its traceback.
+    These are :class:`UserError` and all errors raised while mmengine builds a
+    part of the config. All other errors keep their traceback.
     """
     try:
         yield
     except UserError as error:
         _exit(line_of(error))
-    # Constructors raise almost anything for what they cannot use.
+    # Constructors raise many kinds of errors for invalid arguments.
     except Exception as error:
         part = _part_being_built(error.__traceback__)
         if part is None:
@@ -59,31 +59,31 @@ def report_user_errors() -> Iterator[None]:
 
 
 def _exit(message: str) -> None:
-    tell(message)
+    print_error(message)
     sys.exit(STATUS)
 
 
-def tell(message: str) -> None:
-    """Print an error of the user's, at once."""
+def print_error(message: str) -> None:
+    """Print an error message and flush it."""
     sys.stderr.write(f'error: {message}\n')
     sys.stderr.flush()
 
 
 def line_of(error: UserError) -> str:
-    """What was said first.
+    """Return the message of the original error.
 
-    mmengine's registries put words before it; from a worker of a DataLoader
-    comes a text that ends with it.
+    mmengine's registries prepend text to it; from a worker of a DataLoader
+    comes a traceback that ends with it.
     """
     first: BaseException = error
-    # What is raised ``from`` another says more than that.
+    # An error raised ``from`` another has the better message.
     while first.__cause__ is None and isinstance(first.__context__, UserError):
         first = first.__context__
     return str(first).rpartition(f'{UserError.__name__}: ')[2].strip()
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an exception says, and where it comes from."""
+    """Type, message and origin of an exception in one line."""
     text = shorten(str(error), 400)
     frames = traceback.extract_tb(error.__traceback__)
     place = f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''
@@ -91,14 +91,14 @@ def in_a_line(error: BaseException) -> str:
 
 
 def _part_being_built(trace: TracebackType | None) -> str | None:
-    """The part of the config that was built when an exception came."""
+    """The part of the config that was being built when an error occurred."""
     parts = [
         _BUILDERS[frame.f_code.co_name]
         for frame, _ in traceback.walk_tb(trace)
         if frame.f_code.co_name in _BUILDERS
         and frame.f_globals['__name__'].startswith('mmengine.')
     ]
-    # The whole is named first, what is special in it later.
-    special = [one for one in parts if one != _BUILDERS['build_from_cfg']]
-    found = special or parts
-    return found[-1] if found else None
+    # Outer frames name general parts, inner frames specific ones.
+    specific = [part for part in parts if part != _BUILDERS['build_from_cfg']]
+    candidates = specific or parts
+    return candidates[-1] if candidates else None

@@ -1,15 +1,15 @@
-"""Packages that only some functions need."""
+"""Optional packages."""
 
 import importlib
 from types import ModuleType
 
 
 def import_extra(module: str, package: str) -> ModuleType:
-    """Import a module of a package that not everybody installs.
+    """Import a module of an optional package.
 
     Args:
         module: Its name.
-        package: What pip installs it by.
+        package: Name of the package for pip.
 
     Raises:
         ImportError: It is not installed; the message says what to install.

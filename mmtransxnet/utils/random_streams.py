@@ -1,4 +1,4 @@
-"""The states of all random numbers that a training draws."""
+"""Random states of a training."""
 
 import random
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 STEP = 0
-"""Stream of what a training step draws."""
+"""Stream of the random numbers of a training step."""
 
 SAMPLE = 1
-"""Stream of what the loading of a sample draws."""
+"""Stream of the random numbers in loading a sample."""
 
 
 def random_states() -> dict[str, Any]:
@@ -27,9 +27,9 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
-    """Go back to the states that :func:`random_states` returned.
+    """Restore states that :func:`random_states` returned.
 
-    A GPU's is left out where there is no GPU.
+    The state of a GPU is ignored if there is no GPU.
     """
     random.setstate(states['python'])
     np.random.set_state(states['numpy'])
@@ -39,23 +39,24 @@ def set_random_states(states: Mapping[str, Any]) -> None:
 
 
 def seed_everything(stream: int, seed: int, *place: int) -> None:
-    """Start all random number generators from a state for these numbers.
+    """Seed all random number generators from a sequence of integers.
 
     Args:
-        stream: What draws from them, one of the constants above. States of
-            different streams differ, whatever the other numbers.
+        stream: One of the constants above. States of different streams always
+            differ.
         seed: Seed of the run.
-        *place: Where the run is, always as many numbers in a stream.
+        *place: Position in the run; always the same number of integers in a
+            stream.
     """
-    # A key of its own: numbers in one sequence may run into each other, and
-    # zeros at its end do not count.
+    # The spawn key is separate, because integers in one sequence may be merged
+    # and trailing zeros are ignored.
     sequence = np.random.SeedSequence(seed, spawn_key=(stream, *place))
     state = sequence.generate_state(4)
     random.seed(int(state[0]))
     np.random.seed(state[1])
     seed = int(state[2]) << 32 | int(state[3])
-    # Not torch.manual_seed, which in worker processes collects calls for a
-    # GPU that they never use.
+    # Not torch.manual_seed, which in worker processes queues calls for a GPU
+    # that they never use.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(seed)

@@ -1,6 +1,6 @@
 """Weight files: read safely, matched by name, loaded, written."""
 
-# For what it registers.
+# Imported for its registration.
 from mmtransxnet.weights import initializer  # noqa: F401
 from mmtransxnet.weights.loading import load_weights, save_weights
 from mmtransxnet.weights.mmengine_loaders import install

@@ -1,4 +1,4 @@
-"""Pretrained weights as mmengine initialises with them, all or an error."""
+"""Strict initialisation with pretrained weights in mmengine."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from mmtransxnet.weights.loading import load_weights
 
 @WEIGHT_INITIALIZERS.register_module()
 class TransXNetPretrained:
-    """What ``init_cfg=dict(type='Pretrained')`` means for a TransXNet.
+    """``init_cfg=dict(type='Pretrained')`` of a TransXNet.
 
-    mmengine's own goes on with whatever does not fit.
+    mmengine's own initialiser ignores weights that do not match.
 
     Args:
         checkpoint: See :func:`load_weights`, as the other arguments.
-        prefix: Take only the names that begin so.
-        allow: Names that need not fit.
+        prefix: Use only names with this prefix.
+        allow: Names that need not match.
         map_location: mmengine's; weights are read on the CPU.
     """
 
@@ -33,5 +33,5 @@ class TransXNetPretrained:
         self.allow = allow
 
     def __call__(self, module: nn.Module) -> None:
-        """Fill the weights of a module."""
+        """Load the weights into a module."""
         load_weights(module, self.checkpoint, self.prefix, self.allow)

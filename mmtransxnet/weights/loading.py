@@ -1,4 +1,4 @@
-"""Fill models from weight files, and write such files."""
+"""Load weight files into models, and write such files."""
 
 import io
 import json
@@ -26,14 +26,14 @@ def match_file(
     prefix: str | None = None,
     allow: Sequence[str] = (),
 ) -> Match:
-    """Read a file and match it with a model, which stays as it is.
+    """Read a file and match it with a model without loading it.
 
     Arguments, result and errors are those of :func:`load_weights`; the model
     may be on the meta device.
     """
     state = state_dict_of(read_checkpoint(path_of(source)))
     if prefix:
-        state = _below(state, prefix, source)
+        state = _strip_prefix(state, prefix, source)
     match = match_weights(state, model.state_dict(), allow)
     match.require(source, type(model).__name__)
     return match
@@ -45,23 +45,24 @@ def load_weights(
     prefix: str | None = None,
     allow: Sequence[str] = (),
 ) -> Match:
-    """Fill a backbone or a whole model, and say what was loaded.
+    """Load weights into a backbone or a model, and report it.
 
     Args:
         model: A :class:`TransXNet`, or a classifier, detector or segmentor
             around one.
         source: A ``.pth`` or ``.safetensors`` file, an address
             (``https://``) or a name (``transxnet://b-384``).
-        prefix: Take only the names of the file that begin so, without it.
-            The backbone of a whole model is found without.
+        prefix: Use only names with this prefix, and strip it. Not needed for
+            the backbone of a complete model.
         allow: Names, or patterns such as ``head.fc.*``, in the file or the
-            model, that need not fit.
+            model, that need not match.
 
     Returns:
         What was loaded and what was not.
 
     Raises:
-        CheckpointError: The file cannot be had or read, or does not fit.
+        CheckpointError: The file cannot be downloaded or read, or does not
+            match.
     """
     match = match_file(model, source, prefix, allow)
     model.load_state_dict(match.state, strict=False)
@@ -70,7 +71,7 @@ def load_weights(
     return match
 
 
-def _below(
+def _strip_prefix(
     state: Mapping[str, Tensor], prefix: str, source: str
 ) -> dict[str, Tensor]:
     prefix = prefix if prefix.endswith('.') else f'{prefix}.'
@@ -81,7 +82,7 @@ def _below(
     }
     if not found:
         raise CheckpointError(
-            f'checkpoint {source} has no names that begin with {prefix}, but '
+            f'checkpoint {source} has no names with the prefix {prefix}, but '
             f'{first_few(list(state))}; leave prefix out'
         )
     return found
@@ -90,22 +91,21 @@ def _below(
 def save_weights(
     path: str | Path, state: Mapping[str, Tensor], meta: Mapping[str, Any]
 ) -> None:
-    """Write weights and nothing else, as a whole file or not at all.
+    """Write weights and nothing else, atomically.
 
     Args:
         path: The file, ``.pth`` or ``.safetensors``.
         state: The weights.
-        meta: What is to be known of them; strings, or ``dataset_meta`` as
-            mmengine has it.
+        meta: Metadata; strings, or ``dataset_meta`` as in mmengine.
 
     Raises:
-        ValueError: The file has another ending.
+        ValueError: The file has another suffix.
         UserError: It cannot be written.
     """
     path = Path(path)
     if path.suffix not in ('.pth', '.safetensors'):
         raise ValueError(f'{path} must end in .pth or .safetensors')
-    # Views of one storage would bring all of it along.
+    # Views would save their entire storage.
     tensors = {
         name: value.detach().cpu().clone().contiguous()
         for name, value in state.items()

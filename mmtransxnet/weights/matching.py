@@ -1,4 +1,4 @@
-"""Which weight of a file goes where in a model, and which nowhere."""
+"""Matching of the weights in a file with those of a model."""
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,16 +21,14 @@ from mmtransxnet.utils.text import first_few
 
 @dataclass
 class Match:
-    """How the weights of a file fill a model.
+    """How the weights of a file match a model.
 
     Attributes:
         state: Weights under the model's names.
         left_out: Names in the file that are not used, and why.
-        fresh: Names in the model that the file does not fill, and why that
-            is as it should be.
-        misfits: Names that should fit and do not: what is wrong with them,
-            and which they are.
-        hint: What to do instead, where that is known.
+        fresh: Names in the model that the file lacks, and why that is valid.
+        misfits: Names that should match and do not, by problem.
+        hint: What to do instead, if known.
     """
 
     state: dict[str, Tensor]
@@ -41,46 +39,46 @@ class Match:
 
     @property
     def problems(self) -> list[str]:
-        """Why the file does not fit, one line a reason; none if it does."""
+        """Why the file does not match, one line per reason; else empty."""
         reasons = [
-            f'{len(names)} {what}: {first_few(names)}'
-            for what, names in self.misfits.items()
+            f'{len(names)} {problem}: {first_few(names)}'
+            for problem, names in self.misfits.items()
         ]
         return [*reasons, self.hint] if reasons and self.hint else reasons
 
     def require(self, source: str, model: str) -> None:
-        """Raise an error unless the file fits.
+        """Raise an error unless the file matches.
 
         Args:
-            source: What the file is called, for the message.
-            model: What the model is called, likewise.
+            source: Name of the file, for the message.
+            model: Name of the model, for the message.
 
         Raises:
-            CheckpointError: It does not fit.
+            CheckpointError: It does not match.
         """
         if self.problems:
             raise CheckpointError(
                 f'checkpoint {source} does not fit {model}: '
                 f'{"; ".join(self.problems)}. Is it of this config, size and '
-                'task? What may differ is allowed by name'
+                'task? Names that may differ can be allowed'
             )
 
     def report(self) -> list[str]:
         """What was loaded, what was not, and why, one line each."""
         lines = [f'{len(self.state)} tensors loaded']
-        for names, what in (
+        for names, label in (
             (self.left_out, 'of the file left out'),
             (self.fresh, 'of the model not in the file'),
         ):
             lines += [
-                f'{len(_of(names, reason))} {what} ({reason}): '
-                f'{first_few(_of(names, reason), 8)}'
+                f'{len(_with_reason(names, reason))} {label} ({reason}): '
+                f'{first_few(_with_reason(names, reason), 8)}'
                 for reason in dict.fromkeys(names.values())
             ]
         return lines
 
 
-def _of(names: Mapping[str, str], reason: str) -> list[str]:
+def _with_reason(names: Mapping[str, str], reason: str) -> list[str]:
     return [name for name, why in names.items() if why == reason]
 
 
@@ -89,13 +87,14 @@ def match_weights(
     expected: Mapping[str, Tensor],
     allow: Iterable[str] = (),
 ) -> Match:
-    """Find out how weights of any known format fill a model.
+    """Match weights of any known format with a model.
 
     Args:
         state: Weights, as :func:`state_dict_of` returns them: a published
-            classifier or dense model, a model of our configs, a backbone.
-        expected: The model's own state dict: a backbone's, or that of a
-            whole model with a backbone in it.
+            classifier or dense model, a model of the configs of this suite, or
+            a backbone.
+        expected: The state dict of the model: a backbone, or a complete model
+            that contains one.
         allow: Names, or patterns such as ``head.fc.*``, in the file or the
             model, that need not fit.
     """
@@ -107,7 +106,7 @@ def match_weights(
 
 
 def _translate(match: Match, expected: Mapping[str, Tensor]) -> None:
-    """Give the weights the names of the model."""
+    """Rename the weights to the names of the model."""
     state = match.state
     if STEM in expected and BACKBONE + STEM in state:
         _keep_backbone(match)
@@ -127,7 +126,7 @@ def _translate(match: Match, expected: Mapping[str, Tensor]) -> None:
 
 
 def _keep_backbone(match: Match) -> None:
-    """Take the backbone out of a whole model."""
+    """Keep only the backbone of a complete model."""
     state = match.state
     match.left_out.update(
         dict.fromkeys(
@@ -157,7 +156,7 @@ def _drop_unused_norms(match: Match, expected: Mapping[str, Tensor]) -> None:
 
 
 def _backbone_prefix(expected: Iterable[str]) -> str | None:
-    """What stands before the backbone's names, None without a TransXNet."""
+    """Prefix of the backbone's names, None without a TransXNet."""
     names = set(expected)
     return next((p for p in ('', BACKBONE) if p + STEM in names), None)
 
@@ -165,7 +164,7 @@ def _backbone_prefix(expected: Iterable[str]) -> str | None:
 def _compare(
     match: Match, expected: Mapping[str, Tensor], allow: Sequence[str]
 ) -> None:
-    """Note what is missing, unexpected or of another shape."""
+    """Record missing and unexpected names and other shapes."""
     state = match.state
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
@@ -201,7 +200,7 @@ def _same_shape(
 ) -> bool:
     shape, stored = expected[name].shape, state[name].shape
     if 'relative_pos_enc.' in name and len(stored) == 4:
-        # Resized to the model's design size when it is loaded.
+        # Position tables are resized to the design size on loading.
         return shape[:2] == stored[:2]
     return shape == stored
 
@@ -215,9 +214,9 @@ def _allowed(names: Iterable[str], allow: Sequence[str]) -> list[str]:
 
 
 def _why_fresh(name: str, is_backbone: bool) -> str | None:
-    """Why a name of the model need not be in the file, or None."""
+    """Why a file may lack a name of the model, or None."""
     if name.endswith('num_batches_tracked'):
-        return 'a count that nothing computes with'
+        return 'a counter that is not used'
     if is_backbone and name.startswith(OUTPUT_NORMS):
-        return 'output norms, which start anew as in the published dense runs'
+        return 'newly initialised output norms, as in the published dense runs'
     return None

@@ -1,11 +1,11 @@
-"""Every checkpoint that mmengine opens is opened safely.
+"""Safe loaders for all checkpoints that mmengine opens.
 
-The maintained distribution of mmengine reads a file that
-``torch.load(weights_only=True)`` refuses a second time without the check,
-and both read downloads without it: a malicious file runs. The loaders
-registered here read files of this machine, downloads and
-``transxnet://`` names by :func:`read_checkpoint`, and force the check on all
-others.
+If ``torch.load(weights_only=True)`` refuses a file, the maintained
+distribution of mmengine reads it again without the check, and both
+distributions read downloads without it: code in a malicious file is executed.
+The loaders registered here read local files, downloads and ``transxnet://``
+names with :func:`read_checkpoint`, and enforce the check for all other
+loaders.
 """
 
 import functools
@@ -50,7 +50,7 @@ def path_of(source: str) -> Path:
         source: A path, ``http(s)://...`` or ``transxnet://...``.
 
     Raises:
-        CheckpointError: It cannot be fetched, or the name is unknown.
+        CheckpointError: It cannot be downloaded, or the name is unknown.
     """
     if source.startswith(SCHEME):
         return find_weights(source)
@@ -67,7 +67,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
 
 
 def load_from_http(filename: str, map_location: Any = None) -> dict:
-    """Load a file from the network, through the cache of torch hub."""
+    """Load a file from the network, using the cache of torch hub."""
     return load_from_local(str(path_of(filename)), map_location)
 
 
@@ -84,7 +84,7 @@ def _normal(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _forced(loader: Callable) -> Callable:
-    """The same loader, reading nothing but weights."""
+    """Wrap a loader so that it reads nothing but weights."""
 
     @functools.wraps(loader)
     def load(filename: str, map_location: Any = None) -> dict:

@@ -10,7 +10,7 @@ from mmtransxnet.utils.errors import CheckpointError
 
 SCHEME = 'transxnet://'
 RELEASE = 'https://github.com/LMMMEng/TransXNet/releases/download/v1.0'
-# A directory with the files of the release.
+# Environment variable: a directory with the files of the release.
 VARIABLE = 'TRANSXNET_WEIGHTS'
 
 _SIZES = dict(t='tiny', s='small', b='base')
@@ -29,34 +29,34 @@ FILES = {
 
 
 def file_name(name: str) -> str:
-    """The file of the release that a name stands for.
+    """File name in the release of published weights.
 
     Args:
         name: For example ``transxnet://maskrcnn-t``.
 
     Raises:
-        CheckpointError: There is no such name; the message lists all.
+        CheckpointError: The name is unknown; the message lists all.
     """
     short = name.removeprefix(SCHEME)
     if short not in FILES:
         known = ', '.join(SCHEME + short for short in FILES)
-        raise CheckpointError(f'{name} is not published; there are {known}')
+        raise CheckpointError(f'{name} is not published; known are {known}')
     return FILES[short]
 
 
 def find_weights(name: str) -> Path:
     """Find the file of a name on this machine, or download it.
 
-    The directory named by ``TRANSXNET_WEIGHTS`` comes first, then the cache
-    of torch hub, where mmengine downloads to as well, then the authors'
-    release.
+    Looks in the directory named by ``TRANSXNET_WEIGHTS`` first, then in the
+    cache of torch hub, which mmengine uses as well, then downloads from the
+    authors' release.
 
     Args:
         name: For example ``transxnet://b-384``.
 
     Raises:
-        CheckpointError: There is no such name, ``TRANSXNET_WEIGHTS`` is no
-            directory, or the file is not here and cannot be fetched.
+        CheckpointError: The name is unknown, ``TRANSXNET_WEIGHTS`` is not a
+            directory, or the file is missing and cannot be downloaded.
     """
     file = file_name(name)
     folder = os.environ.get(VARIABLE)
@@ -73,21 +73,22 @@ def download(url: str) -> Path:
     """Download a file once, into the cache of torch hub.
 
     Args:
-        url: Where it is.
+        url: URL of the file.
 
     Returns:
         The file on this machine.
 
     Raises:
-        CheckpointError: It cannot be had; the message says where to put it.
+        CheckpointError: The download failed; the message says where to put the
+            file.
     """
     path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(url).name
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # It writes a file of its own and renames that at the end, so several
-        # processes do not disturb each other.
+        # It writes a temporary file and renames it at the end, so concurrent
+        # processes do not interfere.
         torch.hub.download_url_to_file(url, str(path))
     except (URLError, OSError) as error:
         raise CheckpointError(

@@ -19,8 +19,8 @@ from mmtransxnet.models.state_dict import STEM
 from mmtransxnet.utils.errors import CheckpointError
 from mmtransxnet.utils.text import first_few
 
-# numpy 2 renamed the module; files carry the name of the numpy that wrote
-# them.
+# numpy 2 renamed the module; files contain the name of the numpy version that
+# wrote them.
 _MULTIARRAY_NAMES = ('numpy.core.multiarray', 'numpy._core.multiarray')
 _multiarray = importlib.import_module(
     _MULTIARRAY_NAMES[int(np.__version__.split('.')[0]) >= 2]
@@ -28,24 +28,24 @@ _multiarray = importlib.import_module(
 _NUMBERS = [f'{code}{size}' for code in 'iu' for size in (1, 2, 4, 8)]
 _NUMBERS += ['b1', 'f2', 'f4', 'f8']
 
-# At most one file: what was read for a check and will be loaded.
+# At most one file: it was read for a check and will be loaded next.
 _cached: dict[tuple[Any, ...], Mapping[str, Any]] = {}
 
 _STATISTICS = ('min', 'max', 'mean', 'current')
 
 
 def _statistic(owner: type, name: str) -> Any:
-    """What ``getattr`` is for in a history buffer, and nothing else.
+    """Replace ``getattr`` in history buffers, allowing nothing else.
 
-    A buffer names its statistics by ``getattr(HistoryBuffer, 'mean')``; the
-    real ``getattr`` would let a file reach much more.
+    A buffer refers to its statistics by ``getattr(HistoryBuffer, 'mean')``;
+    the real ``getattr`` would give a file access to much more.
     """
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise ValueError(f'a checkpoint must not ask for {owner}.{name}')
     return getattr(owner, name)
 
 
-# Beside what torch allows by itself: tensors, numbers, strings, containers.
+# In addition to what torch allows: tensors, numbers, strings, containers.
 _ALLOWED: tuple[Any, ...] = (
     # The arguments of the published trainings.
     argparse.Namespace,
@@ -66,8 +66,8 @@ _ALLOWED: tuple[Any, ...] = (
 
 @contextmanager
 def _allow_list() -> Iterator[None]:
-    """Let ``torch.load`` build what checkpoints hold, for this file only."""
-    # On leaving, torch forbids all that it is given, also what the user had
+    """Allow ``torch.load`` to build the types in checkpoints, temporarily."""
+    # On exit, torch removes all given types, even those that the user had
     # allowed before.
     allowed = torch.serialization.get_safe_globals()
     extra = [item for item in _ALLOWED if item not in allowed]
@@ -78,23 +78,23 @@ def _allow_list() -> Iterator[None]:
 def read_checkpoint(
     path: str | Path, map_location: Any = 'cpu'
 ) -> dict[str, Any]:
-    """Read a ``.pth`` or ``.safetensors`` file, whatever it is called.
+    """Read a ``.pth`` or ``.safetensors`` file with any suffix.
 
-    What :func:`cache_checkpoint` holds of it is not read again.
+    Content that :func:`cache_checkpoint` holds is not read again.
 
     Args:
         path: The file.
-        map_location: Where tensors go, as in ``torch.load``; safetensors
-            always go to the CPU.
+        map_location: See ``torch.load``; tensors of safetensors files are
+            always on the CPU.
 
     Returns:
-        What the file holds. Of a safetensors file, the tensors are
-        ``state_dict`` and the metadata is ``meta``.
+        The content of the file; for a safetensors file, the tensors as
+        ``state_dict`` and the metadata as ``meta``.
 
     Raises:
-        CheckpointError: The file is missing, empty, truncated, no checkpoint,
-            holds objects other than tensors and training state, or weights
-            that are not numbers.
+        CheckpointError: The file is missing, empty, truncated or not a
+            checkpoint, or holds objects other than tensors and training state,
+            or NaN weights.
     """
     path = _expanded(path)
     if _identity(path) in _cached:
@@ -108,7 +108,7 @@ def read_checkpoint(
         raise CheckpointError(
             f'checkpoint {path} cannot be read: {error.strerror}'
         ) from error
-    problem = _no_checkpoint(start)
+    problem = _foreign_format(start)
     if problem:
         raise CheckpointError(
             f'checkpoint {path} cannot be read: it {problem}'
@@ -119,10 +119,10 @@ def read_checkpoint(
         else:
             with _allow_list():
                 content = torch.load(path, map_location, weights_only=True)
-    # torch raises almost anything for a broken file.
+    # torch raises many kinds of errors for a broken file.
     except Exception as error:
         raise CheckpointError(
-            f'checkpoint {path} cannot be read: {_reason(error)}'
+            f'checkpoint {path} cannot be read: {_reason_and_remedy(error)}'
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
@@ -134,20 +134,20 @@ def read_checkpoint(
 
 
 def cache_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Hold the content of a file for whoever reads it next.
+    """Cache the content of a file for the next reader.
 
-    One file at a time is held, until it is loaded.
+    A single file is cached, until it is loaded.
 
     Args:
-        path: The file; it need not be on this machine.
-        content: What it holds, on the CPU.
+        path: The file; it need not exist on this machine.
+        content: Its content, on the CPU.
     """
     clear_cache()
     _cached[_identity(_expanded(path))] = content
 
 
 def clear_cache() -> None:
-    """Drop the content that is held: it is loaded, or not needed."""
+    """Drop the cached content, because it was loaded or is not needed."""
     _cached.clear()
 
 
@@ -155,21 +155,21 @@ def _identity(path: Path) -> tuple[Any, ...]:
     """A key for the content of a file: its path, and when it changed."""
     try:
         found = path.stat()
-    except (OSError, ValueError):  # not here; a name that no file has
+    except (OSError, ValueError):  # does not exist, or an invalid name
         return (str(path),)
     return str(path), found.st_mtime_ns, found.st_size
 
 
 def _expanded(path: str | Path) -> Path:
-    """A path with the home folder in it, if it names one there is."""
+    """Expand the home folder in a path, if it exists."""
     try:
         return Path(os.path.expanduser(path))
-    except ValueError:  # characters that no user's name has
+    except ValueError:  # characters that are invalid in user names
         return Path(path)
 
 
-def _no_checkpoint(start: bytes) -> str | None:
-    """What a file is that begins like this, if it is not a checkpoint."""
+def _foreign_format(start: bytes) -> str | None:
+    """Describe a file that is not a checkpoint by its first bytes, or None."""
     if not start:
         return 'is empty. Fetch it again'
     if start.lstrip().lower().startswith((b'<!doctype', b'<html', b'<?xml')):
@@ -181,7 +181,7 @@ def _no_checkpoint(start: bytes) -> str | None:
 
 
 def _is_safetensors(start: bytes) -> bool:
-    """Whether a length and then a json object begin the file."""
+    """Whether the file starts with a length and a JSON object."""
     return start[8:9] == b'{' and start[:4] != b'PK\x03\x04'
 
 
@@ -189,14 +189,14 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework='pt') as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         meta: dict[str, Any] = dict(file.metadata() or {})
-    # The format's metadata are strings.
+    # The metadata of the format are strings.
     if 'dataset_meta' in meta:
         meta['dataset_meta'] = json.loads(meta['dataset_meta'])
     return dict(state_dict=state, meta=meta)
 
 
-def _reason(error: Exception) -> str:
-    """The line that matters of an error of ``torch.load``, and the remedy."""
+def _reason_and_remedy(error: Exception) -> str:
+    """The relevant line of an error of ``torch.load``, and the remedy."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     refused = [
         line.strip()
@@ -204,21 +204,21 @@ def _reason(error: Exception) -> str:
         if 'nsupported' in line or 'not allowed' in line or 'must not' in line
     ]
     if refused and not isinstance(error, SafetensorError):
-        # Without torch's advice to allow it.
-        what = refused[0].partition('. Please use')[0]
+        # Without torch's advice to allow the type.
+        refusal = refused[0].partition('. Please use')[0]
         return (
             'refused, since nothing but weights and training state is loaded '
-            f'({what}). A file that asks for more could run anything on this '
+            f'({refusal}). A file that asks for more could run anything on this '
             'machine'
         )
     return (
-        f'it is damaged, cut short or no checkpoint ({lines[0].strip()}). '
+        f'it is damaged, cut short or no valid file ({lines[0].strip()}). '
         'Fetch or copy it again'
     )
 
 
 def _check_arguments(content: Mapping[str, Any], path: Path) -> None:
-    """Refuse training arguments that are not plain data."""
+    """Raise an error for training arguments that are not plain data."""
     arguments = content.get('args')
     if not isinstance(arguments, argparse.Namespace):
         return
@@ -241,7 +241,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _check_numbers(content: Mapping[str, Any], path: Path) -> None:
-    """No weight is NaN, which would make every result NaN."""
+    """Raise an error for NaN weights, which would make every result NaN."""
     broken = [
         name
         for name, value in raw_state_dict(content).items()
@@ -258,7 +258,7 @@ def _check_numbers(content: Mapping[str, Any], path: Path) -> None:
 
 
 def raw_state_dict(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights in a checkpoint, under the names they have there."""
+    """The weights in a checkpoint under their original names."""
     for key in ('state_dict', 'model'):
         if isinstance(content.get(key), Mapping):
             return content[key]
@@ -266,10 +266,10 @@ def raw_state_dict(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def state_dict_of(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights in what :func:`read_checkpoint` returned.
+    """The weights in a checkpoint without prefixes of wrappers.
 
-    The prefixes that wrappers put before all names are taken off:
-    ``module.`` always, ``model.`` from a backbone's.
+    Prefixes of all names are stripped: ``module.`` always, ``model.`` from
+    those of a backbone.
     """
     state = {
         name: value

@@ -298,7 +298,7 @@ def test_a_replay_names_a_depthwise_convolution(name):
     model(make_input(0, (2, 3, 64, 64)))
     watch.remove()
     assert watch.culprit.name == f'network.0.0.{name}'
-    assert not watch.culprit.given
+    assert not watch.culprit.bad_inputs
 
 
 class Halved(nn.Module):

@@ -78,7 +78,7 @@ def test_all_processes_end_with_one_error(tool, configs, tmp_path):
         root=tmp_path / 'none', PORT=free_port(),
     )  # fmt: skip
     assert status != 0
-    assert log.count('error: the data is not as needed') == 1
+    assert log.count('error: the data is not as required') == 1
 
 
 @pytest.mark.parametrize(

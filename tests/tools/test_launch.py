@@ -59,7 +59,7 @@ def test_name_is_not_known(complaint):
         NNODES='2', NODE_RANK='1', MASTER_ADDR='nowhere.invalid',
         RENDEZVOUS_SECONDS='1',
     )  # fmt: skip
-    assert 'MASTER_ADDR=nowhere.invalid: no way there within 1 s' in line
+    assert 'MASTER_ADDR=nowhere.invalid: not reachable within 1 s' in line
 
 
 def test_port_is_taken(complaint):

@@ -216,7 +216,7 @@ def test_submitting_runs_the_training(reproduce, configs, tmp_path):
     metafile = write_metafile(tmp_path / 'm.yml', configs, {'coco': 44.5})
     status, log, _ = reproduce(metafile, '--train', '--submit', out=tmp_path)
     assert status == 1, log
-    assert 'error: the data is not as needed' in log
+    assert 'error: the data is not as required' in log
     assert 'error: training failed: coco' in log
 
 

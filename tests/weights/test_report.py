@@ -74,7 +74,7 @@ def test_one_name_too_few_or_too_many(state, model, tmp_path, change, message):
 
 
 def test_a_prefix_that_is_not_there(files, model):
-    with pytest.raises(ValueError, match='no names that begin with backbone'):
+    with pytest.raises(ValueError, match='no names with the prefix backbone'):
         load_weights(model, files['bare'], prefix='backbone')
 
 

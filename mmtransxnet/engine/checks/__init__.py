@@ -1,1 +1,1 @@
-"""What is checked before a run and of its data."""
+"""Checks before a run and of its data."""

@@ -1,6 +1,6 @@
-"""Are the boxes of COCO's annotations fit to be learned from?
+"""Checks of the boxes in COCO annotations.
 
-mmdet drops some bad boxes without a word, and trains on others.
+mmdet silently drops some bad boxes and trains on others.
 """
 
 import json
@@ -14,13 +14,13 @@ from mmtransxnet.engine.checks.dataset_types import (
     reads_local_files,
 )
 
-# Methods that a data set has boxes in COCO's form from, and where it may
-# have them from.
+# Methods through which a data set gets boxes in COCO's format, and the classes
+# that may define them.
 _BOX_METHODS = (
     ('load_data_list', ('mmdet.CocoDataset',)),
     ('parse_data_info', ('mmdet.CocoDataset',)),
     ('full_init', ('mmdet.BaseDetDataset',)),
-    # Of others it is not known what they do with what is not loaded yet.
+    # How other classes list samples that are not loaded yet is unknown.
     ('__init__', ('mmdet.CocoDataset', 'mmdet.BaseDetDataset')),
 )
 
@@ -33,13 +33,13 @@ def has_coco_boxes(cls: Any) -> bool:
 
 
 def load_without_bad_boxes(dataset: Any) -> list[str]:
-    """Have a data set list its samples, bad boxes left out.
+    """Let a data set list its samples without bad boxes.
 
     Args:
         dataset: Built with ``lazy_init=True``; with boxes or without.
 
     Returns:
-        What is wrong with the boxes that are left out, a line each.
+        The problem of each box that is left out, one line each.
     """
     problems: list[str] = []
     if not has_coco_boxes(type(dataset)):
@@ -47,22 +47,22 @@ def load_without_bad_boxes(dataset: Any) -> list[str]:
         return problems
     parse = dataset.parse_data_info
 
-    def parse_good(raw: dict[str, Any]) -> Any:
+    def parse_without_bad_boxes(raw: dict[str, Any]) -> Any:
         image = raw['raw_img_info']
-        good = []
+        kept = []
         for annotation in raw['raw_ann_info']:
             size = image['width'], image['height']
             problem = box_problem(annotation, size, dataset.coco.cats)
             if problem is None:
-                good.append(annotation)
+                kept.append(annotation)
                 continue
             problems.append(
                 f'{dataset.ann_file}: annotation {annotation.get("id")} of '
                 f'{image["file_name"]}: {problem}'
             )
-        return parse({**raw, 'raw_ann_info': good})
+        return parse({**raw, 'raw_ann_info': kept})
 
-    dataset.parse_data_info = parse_good
+    dataset.parse_data_info = parse_without_bad_boxes
     try:
         dataset.full_init()
     finally:
@@ -75,15 +75,15 @@ def box_problem(
     size: tuple[int, int],
     categories: Container[int],
 ) -> str | None:
-    """What is wrong with a box in COCO's form, or None.
+    """Return what is wrong with a box in COCO's format, or None.
 
-    What sticks out of the picture is cut off by the pipelines and is fine.
+    Boxes that extend beyond the picture are valid: the pipelines clip them.
 
     Args:
         annotation: With ``bbox`` (x, y, width, height in pixels), ``area``
             (square pixels) and ``category_id``.
         size: Width and height of the picture in pixels.
-        categories: Known numbers of categories.
+        categories: Known category ids.
     """
     if annotation.get('ignore'):
         return None  # mmdet leaves it out
@@ -92,7 +92,7 @@ def box_problem(
     box: Any = annotation.get('bbox')
     area: Any = annotation.get('area')
     if not _is_box(box) or not _is_finite(area):
-        return f'no numbers: bbox {box}, area {area}'
+        return f'invalid numbers: bbox {box}, area {area}'
     x, y, width, height = box
     if width <= 0 or height <= 0 or area <= 0:
         return f'no area: bbox {box}, area {area}'
@@ -114,7 +114,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def orphans(dataset: Any) -> list[str]:
-    """Annotations of pictures that COCO's document does not list."""
+    """Annotations of pictures that the COCO file does not list."""
     lists = defining_class(type(dataset), 'load_data_list')
     if lists != 'mmdet.CocoDataset' or not reads_local_files(
         dataset.backend_args
@@ -125,7 +125,7 @@ def orphans(dataset: Any) -> list[str]:
     return [
         f'{dataset.ann_file}: annotation {annotation.get("id")}: no picture '
         f'has the id {annotation.get("image_id")}'
-        # There are none of test sets.
+        # Test sets have no annotations.
         for annotation in document.get('annotations', ())
         if annotation.get('image_id') not in known
     ]

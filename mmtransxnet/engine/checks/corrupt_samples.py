@@ -1,8 +1,8 @@
-"""What a run does with pictures and annotations that are unfit.
+"""How a run handles corrupt pictures and annotations.
 
-``bad_data`` in a config: ``policy='error'`` ends the run where it meets one,
-``'skip'`` trains without it and lists it, up to ``limit`` of them. Nothing
-is left out of an evaluation.
+``bad_data`` in a config: ``policy='error'`` ends the run at the first corrupt
+sample, ``'skip'`` trains without it and records it, up to ``limit`` of them.
+Nothing is left out of an evaluation.
 """
 
 import json
@@ -47,8 +47,8 @@ _SKIP = '--cfg-options bad_data.policy=skip'
 class Record:
     """The corrupt samples of a run, found by any of its processes.
 
-    Every process appends to a file of its own, so nothing is lost or mixed
-    up on network file systems; the sum counts.
+    Every process appends to its own file, so nothing is lost or interleaved on
+    network file systems; the limit applies to the sum.
 
     Args:
         folder: Where the files are.
@@ -60,17 +60,17 @@ class Record:
         self.limit = limit
 
     def add(self, problem: str) -> None:
-        """Take note of a corrupt sample.
+        """Record a corrupt sample.
 
         Raises:
-            UserError: Now there are more than the limit.
+            UserError: The limit is exceeded.
         """
         if problem not in self.read():
             self.folder.mkdir(parents=True, exist_ok=True)
             name = f'{platform.node()}-{os.getpid()}.jsonl'
             with (self.folder / name).open('a') as file:
                 file.write(json.dumps(problem) + '\n')
-        # Whoever writes last sees all; the others see it the next time.
+        # The last process to write sees all; the others see it the next time.
         found = self.read()
         if len(found) > self.limit:
             raise UserError(
@@ -78,18 +78,18 @@ class Record:
             )
 
     def read(self) -> list[str]:
-        """All different corrupt samples up to now, sorted."""
+        """All distinct corrupt samples so far, sorted."""
         found = set()
         for path in self.folder.glob('*.jsonl'):
             for line in path.read_text().splitlines():
                 try:
                     found.add(json.loads(line))
                 except ValueError:
-                    continue  # cut off by a kill; found again if needed
+                    continue  # incomplete after a kill; recorded again
         return sorted(found)
 
     def clear(self) -> None:
-        """Forget what an earlier run has found."""
+        """Delete the records of an earlier run."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -97,7 +97,7 @@ def record_of(config: Config) -> Record | None:
     """The record of a run that skips corrupt samples, or None.
 
     Raises:
-        UserError: ``bad_data`` in the config is not as it should be.
+        UserError: ``bad_data`` in the config is invalid.
     """
     settings = config.get('bad_data')
     if not settings:
@@ -105,23 +105,25 @@ def record_of(config: Config) -> Record | None:
     policy, limit = settings.get('policy'), settings.get('limit')
     if policy not in POLICIES:
         raise UserError(
-            f'bad_data.policy: {policy!r} is none of {", ".join(POLICIES)}'
+            f'bad_data.policy: {policy!r} is not one of {", ".join(POLICIES)}'
         )
     if not isinstance(limit, int) or limit < 0:
-        raise UserError(f'bad_data.limit: {limit!r} is no number of samples')
+        raise UserError(
+            f'bad_data.limit: {limit!r} is not a number of samples'
+        )
     if policy == 'error':
         return None
     return Record(Path(config.work_dir) / 'bad_data', limit)
 
 
 def guard_data(runner: Runner, config: Config) -> None:
-    """Have the samples of a Runner checked as its config says.
+    """Check the samples of a Runner as its config says.
 
-    The Runner's own config is left as it is: it goes into checkpoints, and
-    the libraries read pipelines from it.
+    The Runner's own config is not changed: it is saved in checkpoints, and the
+    OpenMMLab libraries read pipelines from it.
 
     Args:
-        runner: A Runner that has not built its loaders.
+        runner: A Runner whose loaders are not built yet.
         config: The run.
 
     Raises:
@@ -132,7 +134,7 @@ def guard_data(runner: Runner, config: Config) -> None:
         return
     for split in ('train', 'val', 'test'):
         loader: Any = getattr(runner, f'_{split}_dataloader')
-        # The loop of a user may take something else.
+        # A user-defined loop may take something else.
         if not isinstance(loader, dict) or 'dataset' not in loader:
             continue
         settings = dict(
@@ -142,10 +144,10 @@ def guard_data(runner: Runner, config: Config) -> None:
             evaluates=split != 'train',
         )
 
-        def guard(dataset: Any, settings: dict = settings) -> dict:
+        def guarded(dataset: Any, settings: dict = settings) -> dict:
             return dict(dataset=dataset, **settings)
 
-        loader['dataset'] = map_datasets(guard, loader['dataset'])
+        loader['dataset'] = map_datasets(guarded, loader['dataset'])
     if record:
         runner.register_hook(SkippedSamplesHook(record))
 
@@ -158,21 +160,20 @@ def guarded_dataset(
     folder: str | None = None,
     evaluates: bool = False,
 ) -> Any:
-    """Build a data set of a library that checks what it loads.
+    """Build a data set that checks the samples it loads.
 
-    It remains the library's: samplers, wrappers and metrics that look at it
-    find what they expect. Where it is not known how samples are loaded, they
-    are not checked.
+    It keeps its class, as samplers, wrappers and metrics expect. Samples that
+    are loaded in an unknown way are not checked.
 
     Args:
         dataset: Its config.
         policy: ``'error'`` or ``'skip'``.
         limit: How many corrupt samples, and how many bad boxes, are accepted
             if they are skipped.
-        folder: Where corrupt samples are recorded that others take the place
-            of; not needed if they are errors.
-        evaluates: Whether this is for an evaluation, of which no picture is
-            left out. Metrics read boxes themselves.
+        folder: Where replaced corrupt samples are recorded; not needed if they
+            are errors.
+        evaluates: Whether this is for an evaluation, which leaves no picture
+            out. Metrics read boxes themselves.
 
     Raises:
         UserError: There are bad boxes, or more than may be skipped.
@@ -180,8 +181,8 @@ def guarded_dataset(
     built, problems = build_without_bad_boxes(dataset)
     if problems and policy == 'error':
         raise UserError(
-            f'bad data: {len(problems)} bad boxes: {_first(problems)}. Mend '
-            f'them ({_FIND}), or leave them out: {_SKIP}'
+            f'bad data: {len(problems)} bad boxes: {_first_few(problems)}. '
+            f'Fix them ({_FIND}), or leave them out: {_SKIP}'
         )
     if len(problems) > limit:
         raise UserError(_too_many(problems, limit))
@@ -201,13 +202,13 @@ def guarded_dataset(
 def build_without_bad_boxes(
     dataset: Mapping[str, Any],
 ) -> tuple[Any, list[str]]:
-    """Build a data set, and leave out bad boxes.
+    """Build a data set without its bad boxes.
 
     Args:
         dataset: Config of a data set, with boxes or without.
 
     Returns:
-        The data set, and what is wrong with the boxes left out.
+        The data set, and the problems of the boxes left out.
     """
     if not has_coco_boxes(class_of(dataset, DATASETS)):
         return DATASETS.build(dataset), []
@@ -218,13 +219,13 @@ def build_without_bad_boxes(
 class Guard:
     """``prepare_data`` of a data set that checks a sample first.
 
-    In place of the method, so that the samples which a data set fetches on
-    its own account are checked as well.
+    It replaces the method, so samples that a data set fetches internally are
+    checked as well.
 
     Args:
         dataset: A built data set of a library.
-        policy: Where corrupt samples are recorded that are replaced; if the
-            first is an error, the last words of its message.
+        policy: Record of the replaced corrupt samples; or, if they are errors,
+            the end of the message.
     """
 
     def __init__(self, dataset: Any, policy: Record | str) -> None:
@@ -233,13 +234,14 @@ class Guard:
         self._loading = loading_of(dataset)
 
     def __call__(self, index: int) -> Any:
-        """Load a sample; in place of a corrupt one the next that is good.
+        """Load a sample; a corrupt one is replaced by the next valid one.
 
-        Which one depends on the index alone, so a resumed run sees the same.
+        The replacement depends on the index alone, so a resumed run sees the
+        same.
 
         Raises:
-            UserError: It is corrupt and must not be replaced, there are too
-                many, or no good one is left.
+            UserError: The sample is corrupt and must not be replaced, too many
+                are corrupt, or none is valid.
         """
         count = len(self._dataset)
         for candidate in range(index, index + count):
@@ -248,10 +250,10 @@ class Guard:
             except CorruptSampleError as error:
                 if isinstance(self._policy, str):
                     raise UserError(
-                        f'bad data: {error}. Mend it ({_FIND}), {self._policy}'
+                        f'bad data: {error}. Fix it ({_FIND}), {self._policy}'
                     ) from error
                 self._policy.add(str(error))
-        raise UserError(f'bad data: none of {count} samples is good')
+        raise UserError(f'bad data: none of {count} samples is valid')
 
     def _load(self, index: int) -> Any:
         dataset = self._dataset
@@ -263,19 +265,19 @@ class Guard:
         try:
             return type(dataset).prepare_data(dataset, index)
         except Exception as error:
-            # The first look is a short one.
+            # The first check does not decode the picture.
             check_sample(sample, decode=True)
             raise RuntimeError(
-                f'{sample.picture} is sound, but its pipeline failed: '
+                f'{sample.picture} is valid, but its pipeline failed: '
                 f'{error!r}'
             ) from error
 
 
 class SkippedSamplesHook(Hook):
-    """Says in the log which corrupt samples were replaced.
+    """Log which corrupt samples were replaced.
 
     Args:
-        record: Where they are recorded.
+        record: Record of the run.
     """
 
     def __init__(self, record: Record) -> None:
@@ -294,7 +296,7 @@ class SkippedSamplesHook(Hook):
             self._report(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Report the rest."""
+        """Report the remaining ones."""
         self._report(runner)
 
     def _report(self, runner: Runner) -> None:
@@ -315,9 +317,9 @@ class SkippedSamplesHook(Hook):
 def _too_many(problems: Sequence[str], limit: int) -> str:
     return (
         f'bad data: {len(problems)} are more than bad_data.limit={limit}: '
-        f'{_first(problems)}. Mend them ({_FIND})'
+        f'{_first_few(problems)}. Fix them ({_FIND})'
     )
 
 
-def _first(problems: Sequence[str]) -> str:
+def _first_few(problems: Sequence[str]) -> str:
     return first_few(problems, separator='; ')

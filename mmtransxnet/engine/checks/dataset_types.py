@@ -1,8 +1,8 @@
-"""What is known of a data set: how it lists its samples and loads them.
+"""How data sets list and load their samples.
 
-Anybody's data set can be trained on, few are known here. Whether one is
-known, its class tells (a name may stand for anything), and its paths are
-those that the built data set has.
+Any data set can be trained on, but only few are known here. They are
+recognised by class (a name may refer to anything), and their paths are read
+from the built data set.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +16,15 @@ from mmengine.registry import Registry
 
 _LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 _LOCAL_BACKENDS = ('local', 'LocalBackend', 'disk', 'HardDiskBackend')
-# Transforms that have others inside, which may be anybody's.
+# Transforms that wrap others, which may be user-defined.
 _WRAPPERS = 'mmcv.transforms.wrappers'
 
 
 def class_of(description: Mapping[str, Any], registry: Registry) -> Any:
-    """What the ``type`` of a config stands for in the current scope.
+    """Resolve the ``type`` of a config in the current scope.
 
     Returns:
-        None if it is not registered.
+        The class, None if it is not registered.
     """
     name = description.get('type')
     if not isinstance(name, str):
@@ -54,10 +54,10 @@ def map_datasets(change: Callable[[Any], Any], dataset: Any) -> Any:
 
 
 def _describes_datasets(value: Any) -> bool:
-    """Whether this is a config or some, not just settings or names."""
+    """Whether a value is one or several data set configs."""
     several = value if isinstance(value, Sequence) else [value]
     return bool(several) and all(
-        isinstance(one, Mapping) and 'type' in one for one in several
+        isinstance(item, Mapping) and 'type' in item for item in several
     )
 
 
@@ -71,7 +71,7 @@ def leaf_datasets(dataset: Any) -> list[Mapping[str, Any]]:
 def datasets_of(config: Config, split: str) -> list[Mapping[str, Any]]:
     """Configs of the data sets that the loader of a split reads."""
     loader = config.get(f'{split}_dataloader')
-    # The loop of a user may take something else.
+    # A user-defined loop may take something else.
     described = loader if isinstance(loader, Mapping) else {}
     return leaf_datasets(described.get('dataset'))
 
@@ -82,7 +82,7 @@ def library_of(cls: Any) -> str:
 
 
 def defining_class(cls: Any, method: str) -> str:
-    """Where a class has a method from, as ``'mmdet.CocoDataset'``; or ''."""
+    """The class that defines a method (``'mmdet.CocoDataset'``), or ''."""
     for base in getattr(cls, '__mro__', ()):
         if method in vars(base):
             return f'{library_of(base)}.{base.__name__}'
@@ -90,7 +90,7 @@ def defining_class(cls: Any, method: str) -> str:
 
 
 def are_from_libraries(cls: Any, *methods: str) -> bool:
-    """Whether a class has these methods, as far as it has, from a library."""
+    """Whether the methods that a class has come from OpenMMLab libraries."""
     defining = (defining_class(cls, method) for method in methods)
     return all(
         name.partition('.')[0] in (*_LIBRARIES, '') for name in defining
@@ -104,16 +104,16 @@ def reads_local_files(backend_args: Mapping[str, Any] | None) -> bool:
 
 @dataclass(frozen=True)
 class Loading:
-    """What is known of how a data set loads its samples.
+    """How a data set loads its samples, as far as known.
 
     Attributes:
         files: Whether its pictures are the files named ``img_path`` on a
             local disk.
         decoded: Whether OpenCV decodes them, upright.
-        sizes: Whether its boxes refer to annotated sizes of such pictures.
+        sizes: Whether boxes refer to the annotated sizes of these pictures.
         label_maps: Whether label maps are local files of class numbers.
-        classes: Number of its classes; 0 if it does not say.
-        ignored: Labels besides, which are not learned.
+        classes: Number of its classes; 0 if unknown.
+        ignored: Other labels, which are ignored in training.
     """
 
     files: bool = False
@@ -125,10 +125,10 @@ class Loading:
 
 
 def loading_of(dataset: Any) -> Loading:
-    """Look at a built data set and its pipeline.
+    """Inspect a built data set and its pipeline.
 
     Args:
-        dataset: Of a library or of anybody.
+        dataset: A built data set of any class.
     """
     cls = type(dataset)
     methods = ('__getitem__', 'prepare_data', 'get_data_info')
@@ -139,7 +139,7 @@ def loading_of(dataset: Any) -> Loading:
         return Loading()
     steps = list(getattr(dataset.pipeline, 'transforms', ()))
     first: Any = steps[0] if steps else None
-    # Anything before it, or in its place, may look elsewhere.
+    # Any other step before it may load from elsewhere.
     if type(first) is not LoadImageFromFile or first.ignore_empty:
         return Loading()
     for backend_args in (first.backend_args, first.file_client_args):
@@ -147,7 +147,7 @@ def loading_of(dataset: Any) -> Loading:
             return Loading()
     decoded = (
         first.imdecode_backend == 'cv2'
-        # Others are not turned as EXIF says.
+        # Other decoders do not apply the EXIF rotation.
         and first.color_type in ('color', 'grayscale')
     )
     parsing = defining_class(cls, 'parse_data_info')
@@ -162,7 +162,7 @@ def loading_of(dataset: Any) -> Loading:
 
 
 def _are_label_maps_known(steps: list[Any]) -> bool:
-    """Whether mmseg loads them, and nobody gives labels other numbers."""
+    """Whether mmseg loads label maps and no step remaps their labels."""
     loads = any(
         f'{library_of(type(step))}.{type(step).__name__}'
         == 'mmseg.LoadAnnotations'

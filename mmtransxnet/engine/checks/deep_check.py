@@ -1,4 +1,4 @@
-"""Every picture and annotation that a config reads, checked beforehand."""
+"""Check every picture and annotation that a config reads."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -22,21 +22,21 @@ from mmtransxnet.engine.checks.pictures import (
 )
 
 _CHUNK = 16
-"""Samples that a process gets at a time."""
+"""Samples that are sent to a process at a time."""
 
 
 class DeepCheck:
     """All samples of the loaders of a config.
 
-    The libraries' data sets list them, so these are the samples of a run.
+    They are listed by the data sets themselves, as in a run.
 
     Args:
         config: The run.
 
     Attributes:
-        samples: What is to be checked, each once.
-        problems: What is wrong with the annotations, a line each.
-        unchecked: Data sets whose samples cannot be checked, a line each.
+        samples: Samples to check, without duplicates.
+        problems: Problems of the annotations, one line each.
+        unchecked: Data sets whose samples cannot be checked, one line each.
     """
 
     def __init__(self, config: Config) -> None:
@@ -47,14 +47,14 @@ class DeepCheck:
         for split in ('train', 'val', 'test'):
             for dataset in datasets_of(config, split):
                 with DefaultScope.overwrite_default_scope(scope):
-                    found, wrong = _list(dataset)
+                    found, errors = _list_samples(dataset)
                 samples.update(dict.fromkeys(found))
-                problems.update(dict.fromkeys(wrong))
-                if not found and not wrong:
+                problems.update(dict.fromkeys(errors))
+                if not found and not errors:
                     unchecked[
-                        f'{split} data, not judged: {_name(dataset)}: its '
-                        'samples are not pictures on a local disk that are '
-                        'loaded in a way known here'
+                        f'{split} data, not checked: {_short_name(dataset)}: '
+                        'its samples are not pictures on a local disk that '
+                        'are loaded in a known way'
                     ] = None
         self.samples = list(samples)
         self.problems = list(problems)
@@ -67,7 +67,7 @@ class DeepCheck:
             workers: Number of processes.
 
         Yields:
-            For each sample what is wrong with it, or None.
+            The problem of each sample, or None.
         """
         with ProcessPoolExecutor(workers) as pool:
             yield from pool.map(_check, self.samples, chunksize=_CHUNK)
@@ -81,16 +81,18 @@ def _check(sample: Sample) -> str | None:
     return None
 
 
-def _list(dataset: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
-    """Samples of a data set, and what is wrong with its annotations."""
+def _list_samples(
+    dataset: Mapping[str, Any],
+) -> tuple[list[Sample], list[str]]:
+    """List the samples of a data set and the problems of its annotations."""
     described = copy.deepcopy(dict(dataset))
     if 'filter_cfg' in described:  # nothing is left out
         described['filter_cfg'] = None
     try:
         built, problems = build_without_bad_boxes(described)
-    # What the libraries raise for a file that is not as they expect.
+    # The libraries raise various errors for invalid annotation files.
     except Exception as error:
-        return [], [f'{_name(dataset)} cannot be read ({error!r})']
+        return [], [f'{_short_name(dataset)} cannot be read ({error!r})']
     loading = loading_of(built)
     if not loading.decoded:
         return [], problems
@@ -100,7 +102,7 @@ def _list(dataset: Mapping[str, Any]) -> tuple[list[Sample], list[str]]:
     return samples, problems + orphans(built)
 
 
-def _name(dataset: Mapping[str, Any]) -> str:
-    """What the config says of a data set, short."""
+def _short_name(dataset: Mapping[str, Any]) -> str:
+    """A short description of a data set from its config."""
     name = dataset.get('ann_file') or dataset.get('data_prefix')
     return f'{name or dataset.get("type")} of {dataset.get("data_root", "")}'

@@ -1,9 +1,9 @@
-"""Is a data set laid out as a config reads it? Seconds, also for ImageNet.
+"""Check the folders of data sets, in seconds even for ImageNet.
 
-The data set itself lists its samples, all files are looked for, and some of
-the pictures are opened. A data set that lists its samples in a way that is
-not known here, or is not on a local disk, is not looked at. That is a note:
-it may well be right.
+The data set itself lists its samples, all files are looked up, and some of the
+pictures are decoded. A data set that lists its samples in an unknown way, or
+is not on a local disk, is not checked. That is a note, not a problem, since it
+may be valid.
 """
 
 import contextlib
@@ -49,8 +49,8 @@ _PUBLISHED_COUNTS = {
     ('ADE20KDataset', 'validation'): 2_000,
 }
 
-# Where a known data set has ``load_data_list`` from. Others may wait for
-# other processes in it, as mmpretrain's CIFAR10 does.
+# Classes whose ``load_data_list`` may be called. Others may wait for other
+# processes in it, as mmpretrain's CIFAR10 does.
 _KNOWN_LISTS = (
     'mmengine.BaseDataset',
     'mmpretrain.CustomDataset',
@@ -58,8 +58,8 @@ _KNOWN_LISTS = (
     'mmdet.XMLDataset',
     'mmseg.BaseSegDataset',
 )
-# What lists and its parts, in any of them. A data set that has one of them
-# from elsewhere may list other samples, or those in other places.
+# Methods that list samples, in any of these classes. A data set that overrides
+# one of them may list other samples or other paths.
 _LISTING_METHODS = (
     'load_data_list',
     'parse_data_info',
@@ -76,18 +76,18 @@ _LARGE = 64 * 2**20
 
 @dataclass
 class FolderReport:
-    """What was found of one data set.
+    """The findings for one data set.
 
     Attributes:
         split: ``'train'``, ``'val'`` or ``'test'``.
-        folder: Folder of its pictures; of all of it where it is not known.
+        folder: Folder of its pictures; its root if that is unknown.
         images: Number of pictures found.
         expected: Number of pictures in the published set, None if unknown.
-        problems: What would stop a run or spoil its result, a line each.
-        samples: Those of the problems that are single missing or broken
+        problems: What would stop a run or falsify its result, one line each.
+        samples: The subset of problems that concern single missing or broken
             files, which a run may skip.
-        notes: What may be meant, such as a part of a published set.
-        unchecked: What was not looked at, and why; '' if all was.
+        notes: What may be intended, such as a part of a published set.
+        unchecked: What was not checked, and why; '' if all was.
     """
 
     split: str = field(compare=False)
@@ -100,12 +100,11 @@ class FolderReport:
     unchecked: str = ''
 
     def lacks(self, root: str | None, *paths: str | None) -> bool:
-        """Whether one of these paths is not there, which is a problem.
+        """Whether a path is missing, which is added as a problem.
 
         Args:
-            root: What they are under; of a missing root, the rest is missing
-                too, so it alone is named.
-            paths: Files and folders, empty where there is none.
+            root: Their common folder; if it is missing, only it is reported.
+            paths: Files and folders; empty ones are ignored.
         """
         for path in filter(None, paths):
             if not os.path.exists(path):
@@ -117,7 +116,7 @@ class FolderReport:
         return False
 
     def add_sample(self, problem: str) -> None:
-        """Add a problem that single files are."""
+        """Add a problem that concerns single files."""
         self.problems.append(problem)
         self.samples.append(problem)
 
@@ -125,14 +124,14 @@ class FolderReport:
 def inspect_layout(
     config: Config, splits: Sequence[str]
 ) -> list[FolderReport]:
-    """Look at all that the loaders of a config read.
+    """Check the files that the loaders of a config read.
 
     Args:
         config: The run.
         splits: Which of ``'train'``, ``'val'``, ``'test'``.
 
     Returns:
-        A report for each data set; one for splits of the same findings.
+        A report for each data set; splits with equal findings share one.
     """
     reports: list[FolderReport] = []
     scope = config.get('default_scope', 'mmengine')
@@ -157,11 +156,11 @@ def _inspect(split: str, description: Mapping[str, Any]) -> FolderReport:
         prefixes = filter(None, map(dataset.data_prefix.get, names))
         report.folder = Path(next(prefixes, ''))
         loading = loading_of(dataset)
-        # pycocotools prints what it does.
+        # pycocotools prints its progress.
         with contextlib.redirect_stdout(io.StringIO()):
             pictures = _find_pictures(report, dataset, loading)
         report.images = len(pictures)
-        # Which of those in a folder it takes is not known here.
+        # Which files of a folder it reads is unknown.
         if loading.decoded and (
             dataset._fully_initialized or dataset._indices is None
         ):
@@ -183,20 +182,20 @@ def _inspect(split: str, description: Mapping[str, Any]) -> FolderReport:
 def _build(
     report: FolderReport, description: Mapping[str, Any], cls: Any
 ) -> Any:
-    """Build a data set that has listed nothing yet; None if unknown."""
+    """Build a data set without listing its samples; None if unknown."""
     lists = defining_class(cls, 'load_data_list')
     known = lists in _KNOWN_LISTS
     if not known or not are_from_libraries(cls, *_LISTING_METHODS):
-        report.unchecked = 'it lists its samples in a way not known here'
+        report.unchecked = 'it lists its samples in an unknown way'
         return None
     try:
         # Its own paths, suffixes and defaults.
         dataset: Any = DATASETS.build(
             {**copy.deepcopy(dict(description)), 'lazy_init': True}
         )
-    # Whatever the constructor of a data set raises.
+    # Constructors of data sets may raise any error.
     except Exception as error:
-        # Another's constructor may make other paths of what it is given.
+        # A user-defined constructor may derive other paths.
         known = are_from_libraries(cls, '__init__')
         if not known or not report.lacks(*_paths_of(description)):
             report.unchecked = f'it cannot be described ({in_a_line(error)})'
@@ -213,7 +212,7 @@ def _build(
 
 
 def _paths_of(description: Mapping[str, Any]) -> list[str]:
-    """The root of a data set, and what its config names in it."""
+    """The root of a data set and the paths that its config names."""
     root = str(description.get('data_root') or '')
     prefix = description.get('data_prefix') or {}
     folders = prefix.values() if isinstance(prefix, Mapping) else [prefix]
@@ -228,7 +227,7 @@ def _paths_of(description: Mapping[str, Any]) -> list[str]:
 def _find_pictures(
     report: FolderReport, dataset: Any, loading: Loading
 ) -> list[str]:
-    """Look for all that a data set lists; return the pictures."""
+    """Look up all files that a data set lists; return the pictures."""
     root, annotations = dataset.data_root, dataset.ann_file
     if report.lacks(root, annotations):
         return []
@@ -243,7 +242,7 @@ def _find_pictures(
         return []
     try:
         load_without_bad_boxes(dataset)
-    # Files that hold something else than this type of data set reads.
+    # The files are not what this type of data set reads.
     except Exception as error:
         if not report.lacks(root, *dataset.data_prefix.values()):
             reason = _bad_line(dataset) or (
@@ -262,7 +261,7 @@ def _is_large(annotations: str | None) -> bool:
 
 
 def _bad_line(dataset: Any) -> str:
-    """The first line of mmpretrain's names and labels that is neither."""
+    """Find the first invalid line of mmpretrain's annotation file."""
     if not getattr(dataset, 'with_label', False):
         return ''
     lines = Path(dataset.ann_file).read_text(errors='replace').splitlines()
@@ -278,7 +277,7 @@ def _bad_line(dataset: Any) -> str:
 def _look_for(
     report: FolderReport, dataset: Any, loading: Loading
 ) -> list[str]:
-    """Look for the files of listed samples; return the pictures."""
+    """Look up the files of listed samples; return the pictures."""
     infos = dataset.data_list
     paths = list(dict.fromkeys(info.get('img_path') for info in infos))
     if not all(isinstance(path, str) for path in paths):
@@ -308,7 +307,7 @@ def _look_for(
 
 
 def _scan_classes(report: FolderReport, dataset: Any) -> list[str]:
-    """Mmpretrain's folder for each class, ten times as fast as it lists it."""
+    """List mmpretrain's class folders, ten times as fast as mmpretrain."""
     if report.lacks(dataset.data_root, str(report.folder)):
         return []
     with os.scandir(report.folder) as entries:
@@ -332,9 +331,9 @@ def _scan_classes(report: FolderReport, dataset: Any) -> list[str]:
             f'{expected}: labels would be wrong'
         )
     if empty:
-        # It may have no example of a class; ImageNet has of each.
-        whole = type(dataset).__name__ == 'ImageNet'
-        (report.problems if whole else report.notes).append(
+        # A data set may lack examples of a class; ImageNet does not.
+        is_imagenet = type(dataset).__name__ == 'ImageNet'
+        (report.problems if is_imagenet else report.notes).append(
             f'{len(empty)} class folders without pictures: {first_few(empty)}'
         )
     return pictures
@@ -343,7 +342,7 @@ def _scan_classes(report: FolderReport, dataset: Any) -> list[str]:
 def _scan_large_coco(
     report: FolderReport, dataset: Any, loading: Loading
 ) -> list[str]:
-    """The folder of COCO's pictures, and the ends of its annotations."""
+    """Check COCO's picture folder and both ends of its annotations."""
     pictures: list[str] = []
     folder = dataset.data_prefix.get('img')
     if (
@@ -356,19 +355,19 @@ def _scan_large_coco(
             for path in _files(folder)
             if path.lower().endswith(IMAGE_SUFFIXES)
         )
-    if not pictures:  # named by paths of their own, perhaps
+    if not pictures:  # perhaps named by absolute paths
         report.unchecked = 'its pictures, which its folder does not have'
     with open(dataset.ann_file, 'rb') as file:
         first = file.read(1)
         file.seek(-64, os.SEEK_END)
         last = file.read().strip()[-1:]
     if (first, last) != (b'{', b'}'):
-        report.problems.append(f'{dataset.ann_file} is not whole')
+        report.problems.append(f'{dataset.ann_file} is incomplete')
     return pictures
 
 
 def _files(folder: str | Path) -> Iterator[str]:
-    """Files in a folder and in those inside, as mmengine lists them."""
+    """Files in a folder and its subfolders, as mmengine lists them."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.name.startswith('.') and entry.is_file():
@@ -378,7 +377,7 @@ def _files(folder: str | Path) -> Iterator[str]:
 
 
 def _missing(paths: Iterable[str]) -> list[str]:
-    """Which files are not there; a folder is read once, not asked often."""
+    """List the missing files; every folder is read only once."""
     in_folder = defaultdict(list)
     for path in paths:
         in_folder[os.path.dirname(path)].append(path)
@@ -391,7 +390,7 @@ def _missing(paths: Iterable[str]) -> list[str]:
         missing += [
             path
             for path in wanted
-            # Some file systems take another spelling for the same.
+            # Some file systems accept other spellings of a name.
             if os.path.basename(path) not in there and not os.path.isfile(path)
         ]
     return sorted(missing)
@@ -402,7 +401,7 @@ def _first_below(folder: str | Path, paths: Sequence[str]) -> str:
 
 
 def _check_some(report: FolderReport, paths: list[str]) -> None:
-    """Decode a few pictures; the first broken one is a problem."""
+    """Decode a few pictures; report the first broken one."""
     step = max(1, len(paths) // _DECODED)
     for path in paths[::step]:
         try:

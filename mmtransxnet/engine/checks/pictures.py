@@ -1,8 +1,8 @@
-"""Is a picture with its annotation fit to be learned from?
+"""Checks of a picture and its annotation.
 
-One check for all: the loaders of a run, ``tools/dataset/check.py`` and
-``tools/infer.py`` use it. It looks at the header and the end of a file before
-anything large is allocated; where there is time, all of it is decoded, too.
+The loaders of a run, ``tools/dataset/check.py`` and ``tools/infer.py`` share
+them. They inspect the header and the end of a file before anything large is
+allocated; on request, the picture is decoded as well.
 """
 
 import os
@@ -23,10 +23,10 @@ from mmtransxnet.utils.text import first_few
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif')
 
 MAX_RATIO = 100
-"""Longer side by shorter side of a picture. Resized to 800 pixels on the
-short side, a picture of 1 x 20000 would have 38 GB."""
+"""Maximum ratio of a picture's longer to its shorter side. Resized to 800
+pixels on the short side, a picture of 1 x 20000 would have 38 GB."""
 
-# Others have code that should not run on what strangers send (EPS starts
+# Decoders of other formats should not run on untrusted files (EPS starts
 # Ghostscript), and OpenCV does not read them.
 _FORMATS = (
     'JPEG',
@@ -48,16 +48,16 @@ _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 class CorruptSampleError(ValueError):
-    """A picture or annotation that is unfit, named with the reason."""
+    """A corrupt picture or annotation; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is to be checked.
+    """A picture and its annotation.
 
     Attributes:
         picture: Path of the picture.
-        size: Its width and height in pixels as annotated, None if unknown.
+        size: Annotated width and height in pixels, None if unknown.
         label_map: Path of its label map, None if there is none.
         labels: Values that may occur in the label map's file, None for any.
     """
@@ -69,15 +69,15 @@ class Sample:
 
 
 def sample_of(info: Any, loading: Loading) -> Sample | None:
-    """What of a sample of a data set is to be checked.
+    """Return what can be checked of a sample of a data set.
 
     Args:
         info: What ``get_data_info`` of the data set returns.
-        loading: What is known of how the data set loads it.
+        loading: How the data set loads it.
 
     Returns:
-        None where no file is known to be unfit: the sample is not one picture
-        on a disk (``s3://``, a video, an array), or decoded by other means.
+        None if it cannot be checked: the sample is not a picture on a local
+        disk (``s3://``, a video, an array), or is decoded by other means.
     """
     if not loading.decoded or not isinstance(info, Mapping):
         return None
@@ -86,7 +86,7 @@ def sample_of(info: Any, loading: Loading) -> Sample | None:
         return None
     size = None
     width, height = info.get('width'), info.get('height')
-    # Programs that draw boxes write 0 where they do not know it.
+    # Some annotation programs write 0 for an unknown size.
     if loading.sizes and 'instances' in info and width and height:
         size = width, height
     label_map = info.get('seg_map_path')
@@ -99,7 +99,7 @@ def _labels_of(
     info: Mapping[str, Any], loading: Loading
 ) -> frozenset[int] | None:
     """Values that may occur in the file of a label map; None for any."""
-    # Some classes only: their numbers in the file are those of all.
+    # With a subset of classes, the file still has the indices of all.
     known = set(info.get('label_map') or range(loading.classes))
     if not known:
         return None
@@ -113,11 +113,11 @@ def check_sample(sample: Sample, decode: bool = False) -> None:
     """Check a picture and its annotation.
 
     Args:
-        sample: What to check.
-        decode: Whether to decode all of the picture.
+        sample: The picture and its annotation.
+        decode: Whether to decode the picture completely.
 
     Raises:
-        CorruptSampleError: It is unfit.
+        CorruptSampleError: The picture or its annotation is corrupt.
     """
     size = check_picture(sample.picture, decode)
     if sample.size not in (None, size):
@@ -134,15 +134,16 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
 
     Args:
         path: Its file.
-        decode: Whether to decode all of it, not only to look at its header
-            and whether it ends as its format does.
+        decode: Whether to decode it completely, instead of checking only the
+            header and the end of the file.
 
     Returns:
-        Width and height in pixels as the libraries see it, that is upright.
+        Width and height in pixels after the EXIF rotation, as the libraries
+        read it.
 
     Raises:
-        CorruptSampleError: It is missing, no picture, not whole, or of a size
-            that no pipeline can handle.
+        CorruptSampleError: It is missing, not a picture, incomplete, or of a
+            size that no pipeline can handle.
     """
     with _named_errors(path), open(path, 'rb') as file:
         try:
@@ -151,25 +152,25 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
             opened = mmcv.imread(path) if cv2.haveImageReader(path) else None
             if opened is None:
                 raise
-            # The libraries' own reader alone knows it: TIFF with three
-            # channels of float32, PFM, HDR, Sun raster.
+            # Formats that only OpenCV reads: TIFF with three channels of
+            # float32, PFM, HDR, Sun raster.
             return opened.shape[1], opened.shape[0]
         size = _upright_size(path, image)
-        if decode or not _is_whole(file, image.format):
+        if decode or not _has_end_marker(file, image.format):
             image.load()
     if decode:
         with _named_errors(path):
             if mmcv.imread(path) is None:
-                raise ValueError(f'OpenCV reads no such {image.format}')
+                raise ValueError(f'OpenCV cannot read this {image.format}')
     return size
 
 
 @contextmanager
 def _named_errors(path: str) -> Iterator[None]:
-    """Say in a line what is wrong with a file."""
+    """Turn exceptions into an error that names the file."""
     try:
         with warnings.catch_warnings():
-            # Of what Pillow can read after all.
+            # Warnings about files that Pillow can read nevertheless.
             warnings.simplefilter('ignore')
             yield
     except CorruptSampleError:
@@ -178,7 +179,7 @@ def _named_errors(path: str) -> Iterator[None]:
         raise CorruptSampleError(f'{path} does not exist') from None
     except Image.DecompressionBombError as error:
         raise CorruptSampleError(f'{path} is too large ({error})') from error
-    # Pillow raises almost anything for a broken file.
+    # Pillow raises many kinds of errors for a broken file.
     except Exception as error:
         if os.path.isfile(path) and not os.path.getsize(path):
             raise CorruptSampleError(f'{path} is empty') from None
@@ -189,7 +190,7 @@ def _named_errors(path: str) -> Iterator[None]:
 
 
 def _open(path: str, file: BinaryIO) -> Image.Image:
-    """Read the header of a picture; Pillow refuses bombs here."""
+    """Read the header of a picture; raises for decompression bombs."""
     image = Image.open(file, formats=_FORMATS)
     short, long = sorted(image.size)
     if long > MAX_RATIO * short:
@@ -200,8 +201,8 @@ def _open(path: str, file: BinaryIO) -> Image.Image:
     return image
 
 
-def _is_whole(file: BinaryIO, format_name: str | None) -> bool:
-    """Whether a picture has its end; False if this is not to be seen."""
+def _has_end_marker(file: BinaryIO, format_name: str | None) -> bool:
+    """Whether a picture has its end marker; False if unknown."""
     file.seek(0, os.SEEK_END)
     file.seek(max(0, file.tell() - 64))
     tail = file.read().rstrip(b'\0')
@@ -212,7 +213,7 @@ def _is_whole(file: BinaryIO, format_name: str | None) -> bool:
 
 def _upright_size(path: str, image: Image.Image) -> tuple[int, int]:
     """Width and height after the rotation that OpenCV reads from EXIF."""
-    # Pillow would look for it behind the pixels of a PNG, too.
+    # In a PNG, Pillow would also read it from behind the pixels.
     if image.format == 'PNG' and 'exif' not in image.info:
         return image.size
     orientation = image.getexif().get(_EXIF_ORIENTATION, _UPRIGHT)
@@ -229,7 +230,7 @@ def _check_label_map(
     path: str, size: tuple[int, int], labels: Container[int] | None
 ) -> None:
     with _named_errors(path), open(path, 'rb') as file:
-        # mmseg does not turn label maps.
+        # mmseg does not rotate label maps.
         image = _open(path, file)
         values = np.array(image)
     if values.ndim != 2:
@@ -243,8 +244,8 @@ def _check_label_map(
         )
     if 1 in size:
         raise CorruptSampleError(
-            f'{path} has {_pixels(size)} pixels: mmseg takes a side of one '
-            'pixel for no side'
+            f'{path} has {_pixels(size)} pixels: mmseg cannot read a side of '
+            'one pixel'
         )
     if labels is None:
         return
@@ -255,7 +256,7 @@ def _check_label_map(
 
 
 def _values_of(values: np.ndarray) -> list[int]:
-    """Which values occur, sorted."""
+    """The distinct values, sorted."""
     if values.dtype == np.uint8:  # several times as fast as sorting
         return np.flatnonzero(np.bincount(values.ravel())).tolist()
     return np.unique(values).tolist()

@@ -1,4 +1,4 @@
-"""Checks that cost seconds, before a run that costs hours."""
+"""Checks that take seconds, before a run that takes hours."""
 
 import logging
 import os
@@ -31,16 +31,16 @@ from mmtransxnet.weights.reader import (
 
 
 def check_data(config: Config, splits: Sequence[str]) -> None:
-    """Check that the data a run reads is laid out as it needs.
+    """Check that the data of a run is complete.
 
     Args:
         config: The run.
         splits: Which of ``'train'``, ``'val'``, ``'test'`` it uses.
 
     Raises:
-        UserError: Names what is wrong and the remedy, which the config
-            states as ``data_remedy``. Nothing is wrong if the config has
-            ``check_data=False``, as --no-check makes it.
+        UserError: The data is incomplete; the message includes the config's
+            ``data_remedy``. Never with ``check_data=False`` in the config
+            (--no-check).
     """
     if not config.get('check_data', True):
         return
@@ -53,9 +53,9 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
             notes.append(
                 f'{report.split} data, not checked: {report.unchecked}'
             )
-        if report.split == 'train':  # an evaluation skips nothing
+        if report.split == 'train':  # an evaluation never skips samples
             samples += report.samples
-    if policy == 'skip':  # the run counts them
+    if policy == 'skip':  # counted during the run
         problems = [p for p in problems if p not in samples]
         notes += samples
     for note in notes:
@@ -66,23 +66,23 @@ def check_data(config: Config, splits: Sequence[str]) -> None:
         if not os.path.exists(path)
     ]
     if problems:
-        remedy = config.get('data_remedy', 'mend data_root in the config')
-        found = '; '.join(dict.fromkeys(problems))
+        remedy = config.get('data_remedy', 'fix data_root in the config')
+        summary = '; '.join(dict.fromkeys(problems))
         if policy == 'error' and samples:
             remedy += (
                 '. To train without single bad files: --cfg-options '
                 'bad_data.policy=skip'
             )
         raise UserError(
-            f'the data is not as needed: {found}. {remedy}. If it is as you '
-            'want it: --no-check'
+            f'the data is not as required: {summary}. {remedy}. If this is '
+            'intended: --no-check'
         )
 
 
 def _annotations_of_metrics(
     config: Config, splits: Sequence[str]
 ) -> Iterator[str]:
-    """Files on a local disk that the metrics of mmdet read."""
+    """Local annotation files that mmdet's metrics read."""
     for split in splits:
         metrics = config.get(f'{split}_evaluator')
         if not isinstance(metrics, list | tuple):
@@ -95,7 +95,7 @@ def _annotations_of_metrics(
                 config.get('default_scope', 'mmengine')
             ):
                 metric_type = class_of(metric, METRICS)
-            # Others may look elsewhere.
+            # Other metrics may read other files.
             if library_of(metric_type) == 'mmdet' and reads_local_files(
                 metric.get('backend_args')
             ):
@@ -103,11 +103,11 @@ def _annotations_of_metrics(
 
 
 def check_folder(path: str | Path, flag: str) -> None:
-    """Check that files can be written into a folder, which is made.
+    """Create a folder and check that it is writable.
 
     Args:
         path: The folder.
-        flag: What names it on the command line, for the message.
+        flag: Its flag on the command line, for the message.
 
     Raises:
         UserError: It is a file, or cannot be written to.
@@ -116,22 +116,23 @@ def check_folder(path: str | Path, flag: str) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    # ValueError: characters that no file system takes.
+    # ValueError: characters that no file system supports.
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise UserError(
-            f'{flag} {shorten(str(path))}: no folder to write to ({reason})'
+            f'{flag} {shorten(str(path))}: cannot write to this folder '
+            f'({reason})'
         ) from error
 
 
 def check_init_weights(config: Config) -> None:
-    """Check that the file the backbone starts from is there and fits it.
+    """Check that the backbone's pretrained weights exist and match it.
 
-    Published weights that are not on this machine are fetched.
+    Published weights that are not on this machine are downloaded.
 
     Raises:
-        UserError: It is not there, cannot be fetched or read, or does not
-            fit.
+        UserError: They do not exist, cannot be downloaded or read, or do not
+            match.
     """
     backbone = config.model.get('backbone', {})
     init = backbone.get('init_cfg') or {}
@@ -160,17 +161,17 @@ def check_init_weights(config: Config) -> None:
 def check_checkpoint(
     path: str, model: nn.Module, config_name: str, allow: Sequence[str] = ()
 ) -> None:
-    """Check that a checkpoint file fits a model.
+    """Check that a checkpoint file matches a model.
 
     Args:
-        path: The file, its address or the name of published weights, which
-            are fetched. Other schemes (``s3://``) are left to mmengine.
+        path: The file, its address or the name of published weights, which are
+            downloaded. Other schemes (``s3://``) are left to mmengine.
         model: The model, wrapped or not.
         config_name: What the model was built from, for the message.
-        allow: Names, or patterns such as ``head.fc.*``, that need not fit.
+        allow: Names, or patterns such as ``head.fc.*``, that need not match.
 
     Raises:
-        CheckpointError: The file cannot be read, or the weights do not fit.
+        CheckpointError: The file cannot be read, or the weights do not match.
     """
     if '://' in path and not path.startswith(LOCATED):
         return
@@ -179,7 +180,7 @@ def check_checkpoint(
         for name, value in model.state_dict().items()
     }
     content = read_checkpoint(path_of(path))
-    # For the Runner, which loads it next.
+    # The Runner loads it next.
     cache_checkpoint(path_of(path), content)
     match = match_weights(state_dict_of(content), expected, allow)
     match.require(path, f'the model of {config_name}')

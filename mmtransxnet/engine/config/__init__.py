@@ -1,1 +1,1 @@
-"""Read configs and the command line, strictly."""
+"""Strict reading of configs and the command line."""

@@ -1,4 +1,4 @@
-"""The flags that all tools share, and what they do to the config."""
+"""The flags that all tools share, and their effect on the config."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from mmtransxnet.engine.runner.distributed import prepare_launch
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every tool takes that reads a config."""
+    """A parser with the flags of all tools that read a config."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -30,7 +30,7 @@ def config_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def run_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with what every tool takes that starts a Runner."""
+    """A parser with the flags of all tools that start a Runner."""
     parser = config_parser(description)
     parser.add_argument(
         '--work-dir', help='logs and checkpoints; work_dirs/CONFIG if not set'
@@ -43,15 +43,15 @@ def run_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         '--no-check',
         action='store_true',
-        help='neither look at the data beforehand nor judge its samples',
+        help='check neither the data beforehand nor its samples in the run',
     )
-    # torchrun and torch.distributed.launch pass one spelling or the other.
+    # torchrun and torch.distributed.launch use different spellings.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
 
 
 def load_run(args: argparse.Namespace) -> Config:
-    """Read the config of a run with the shared flags in it; join the others.
+    """Read the config, apply the shared flags, join the process group.
 
     Raises:
         UserError: As :func:`load_config` and :func:`prepare_launch`.

@@ -1,8 +1,8 @@
-"""Read a config and the options of the command line, strictly.
+"""Strict reading of a config and the options of the command line.
 
-mmengine merges whatever ``--cfg-options`` says; a misspelt key then changes
-nothing and nobody notices. Here a key must be one that the config has or
-that the object it configures takes.
+mmengine merges any ``--cfg-options``; a misspelt key then has no effect and is
+not noticed. Here a key must exist in the config or be an argument of the
+object that it configures.
 """
 
 import difflib
@@ -36,7 +36,7 @@ _RUNNER_KEYS = (
 )
 # Dicts whose keys are names that the user chooses, not arguments.
 _FREE_KEYS = ('custom_keys', 'default_hooks', 'paramwise_cfg')
-# Registries of classes that configs give no arguments.
+# Registries whose classes are not built with arguments of configs.
 _OTHER_REGISTRIES = (
     'function',
     'inferencer',
@@ -50,7 +50,8 @@ _REGISTRIES = [
     and item.name not in _OTHER_REGISTRIES
 ]
 
-# What our configs take their data root from.
+# Environment variables from which the configs of this suite read the data
+# root.
 _ROOT_VARIABLES = ('COCO_ROOT', 'ADE_ROOT', 'IMAGENET_ROOT', 'DIGITS_ROOT')
 
 
@@ -64,12 +65,12 @@ def load_config(
     Args:
         path: Config file.
         options: Values by dotted key, as ``--cfg-options`` gives them.
-        data_root: Root of the data set, instead of the environment's.
+        data_root: Root of the data set, overrides the environment.
 
     Raises:
-        UserError: The file is not there or no config, an option has a key
-            that nothing would read or a value of another kind, a count is
-            none, or the config does not take a data root.
+        UserError: The file does not exist or is not a config, an option has an
+            unknown key or a value of the wrong type, a count is invalid, or
+            the config does not use a data root.
     """
     if not os.path.isfile(path):
         shown = shorten(path)
@@ -95,13 +96,13 @@ def load_config(
 
 
 def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
-    """Merge options, each of which must fit."""
-    scope = config.get('default_scope')  # an option may spoil it
+    """Merge options into a config, raising for invalid ones."""
+    scope = config.get('default_scope')  # an option may change it
     for key, value in options.items():
         _check_key(config.to_dict(), key, value, scope)
         try:
             config.merge_from_dict({key: value})
-        # Also what dicts and lists make of keys that are not theirs.
+        # Includes errors of dicts and lists for invalid keys.
         except Exception as error:
             raise UserError(
                 f'--cfg-options {shorten(key)} does not fit {path}: '
@@ -110,7 +111,7 @@ def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
 
 
 def _similar_files(path: str) -> str:
-    """Name the configs that the user may have meant."""
+    """Suggest configs with similar names."""
     folder = Path(path).parent
     if not os.path.isdir(folder):
         return ''
@@ -122,9 +123,9 @@ def _similar_files(path: str) -> str:
 def _check_key(
     config: dict[str, Any], dotted: str, value: Any, scope: str | None
 ) -> None:
-    """Follow a dotted key to where the config does not know it.
+    """Check that a dotted key exists or may be added.
 
-    What the config has at its end must be of the option's kind.
+    An existing value must be of the option's type.
     """
     parts = dotted.split('.')
     parent: Any = None
@@ -136,10 +137,10 @@ def _check_key(
         elif isinstance(parent, list | tuple):
             raise UserError(
                 f'--cfg-options {shorten(dotted)}: only lists have '
-                f"elements, and these have numbers, not '{shorten(part)}'"
+                f"elements, addressed by numbers, not '{shorten(part)}'"
             )
         elif not isinstance(parent, Mapping):
-            return  # a value becomes a dict: the option writes all of it
+            return  # a value becomes a dict: the option defines all of it
         elif part in parent:
             found = parent[part]
         else:
@@ -165,7 +166,7 @@ def _unknown(dotted: str, part: str, known: set[str]) -> str:
 def _accepted(
     parent: Mapping[str, Any], path: list[str], scope: str | None
 ) -> set[str] | None:
-    """Keys that may be added to a dict of the config; None for any."""
+    """Keys that may be added to a dict of the config; None for any key."""
     if not path:
         return _arguments(Runner).union(_RUNNER_KEYS)
     if path[-1] in _FREE_KEYS:
@@ -181,12 +182,12 @@ def _accepted(
         return set()
     found = _classes(parent['type'], scope)
     if not found:
-        return None  # the Runner says that the type is unknown
+        return None  # the Runner reports the unknown type
     return {'init_cfg'}.union(*map(_arguments, found))
 
 
 def _classes(name: Any, scope: str | None) -> list[Any]:
-    """All that the registries hold under a name, seen from a scope."""
+    """All classes registered under a name, seen from a scope."""
     if not isinstance(name, str):
         return [name]
     found = []
@@ -197,9 +198,9 @@ def _classes(name: Any, scope: str | None) -> list[Any]:
 
 
 def _arguments(cls: Any) -> set[str]:
-    """Names that a function takes, or a constructor or those of its bases.
+    """Argument names of a function, or of a class and its bases.
 
-    What a base takes and its heir does not, the heir refuses itself.
+    Arguments of a base that a subclass does not accept raise when it is built.
     """
     bases: Any = inspect.getmro(cls) if inspect.isclass(cls) else ()
     constructors = [base.__init__ for base in bases] or [cls]

@@ -1,4 +1,4 @@
-"""Options of the command line: read them, and compare them with the config."""
+"""Parse the options of the command line and check their types."""
 
 import argparse
 import math
@@ -10,12 +10,12 @@ from mmengine.config import Config, DictAction
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.text import shorten
 
-# mmengine's reader takes a time that grows with the third power of these.
+# The run time of mmengine's parser is cubic in these.
 _LONGEST = 4096
 _DEEPEST = 16
 
-# The least value of settings that would otherwise end a run before it began,
-# or stop it at the first batch.
+# Minimum of settings for which smaller values would end a run before it starts
+# or at its first batch.
 _LEAST_COUNTS = dict(
     max_epochs=1,
     max_iters=1,
@@ -25,15 +25,15 @@ _LEAST_COUNTS = dict(
     accumulative_counts=1,
 )
 
-# Settings of the Runner that a config need not have.
+# Optional settings of the Runner.
 _TEXTS = ('work_dir', 'load_from', 'experiment_name')
 
-# Settings of the Runner that are a list of dicts or a single one.
+# Settings of the Runner that are a dict or a list of dicts.
 _ONE_OR_SEVERAL = ('evaluator', 'param_scheduler')
 
 
 class OptionsAction(DictAction):
-    """mmengine's reader of ``key=value``, which tells what it cannot read."""
+    """mmengine's parser of ``key=value`` with clear errors."""
 
     def __call__(
         self,
@@ -42,7 +42,7 @@ class OptionsAction(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Add options to those read before."""
+        """Add options to those parsed before."""
         for text in values or ():
             problem = _problem_of(text)
             if problem:
@@ -57,7 +57,7 @@ class OptionsAction(DictAction):
 
 
 def _problem_of(text: str) -> str | None:
-    """Why an option cannot be read, or would take forever."""
+    """Why an option cannot be parsed in reasonable time, or None."""
     key, equals, value = text.partition('=')
     if not equals or not all(key.split('.')):
         return 'expected key=value, as in model.backbone.with_cp=True'
@@ -73,45 +73,45 @@ def _problem_of(text: str) -> str | None:
     return None
 
 
-def check_kind(dotted: str, before: Any, value: Any, parent: Any) -> None:
-    """Compare the kind of an option with that of the value it replaces.
+def check_kind(dotted: str, old_value: Any, value: Any, parent: Any) -> None:
+    """Check the type of an option against that of the value it replaces.
 
-    A list or a dict in the place of something else, or the reverse, is for
-    the constructor to judge, where there is one.
+    Replacing a value by a list or a dict, or the reverse, is left to the
+    constructor, if there is one.
 
     Args:
         dotted: Its key.
-        before: The value of the config, None if there is none.
-        value: The value that is to take its place.
-        parent: What the key is in.
+        old_value: The value of the config, None if there is none.
+        value: The new value.
+        parent: The dict or list that contains the key.
 
     Raises:
-        UserError: The kinds differ, or it is NaN.
+        UserError: The types differ, or the value is NaN.
     """
     if isinstance(value, float) and math.isnan(value):
         raise UserError(f'--cfg-options {dotted}: nan is not a number')
-    expected = f'the config has {_kind(before)} there'
-    if before is None and dotted in _TEXTS:
-        before, expected = '', 'mmengine takes a text there'
-    if before is None or value is None or _kind(before) == _kind(value):
+    expected = f'the config has {_kind(old_value)} there'
+    if old_value is None and dotted in _TEXTS:
+        old_value, expected = '', 'mmengine expects a string there'
+    if old_value is None or value is None or _kind(old_value) == _kind(value):
         return
-    composite = {'a list', 'a dict'} & {_kind(before), _kind(value)}
+    composite = {'a list', 'a dict'} & {_kind(old_value), _kind(value)}
     if composite and ('type' in parent or dotted.endswith(_ONE_OR_SEVERAL)):
         return
     raise UserError(
         f'--cfg-options {dotted}: {shorten(repr(value), 60)} is '
-        f'{_kind(value)}, and {expected} ({shorten(repr(before), 60)})'
+        f'{_kind(value)}, and {expected} ({shorten(repr(old_value), 60)})'
     )
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in the words of a message."""
+    """Describe the type of a value for a message."""
     if isinstance(value, bool):
         return 'True or False'
     if isinstance(value, int | float):
         return 'a number'
     if isinstance(value, str):
-        return 'a text'
+        return 'a string'
     if isinstance(value, Mapping):
         return 'a dict'
     if isinstance(value, Sequence):
@@ -123,18 +123,18 @@ def check_counts(config: Config) -> None:
     """Check the settings of loops and loaders that must be counts.
 
     Raises:
-        UserError: One is not a whole number, or too small.
+        UserError: A setting is not an integer or is too small.
     """
     loaders = [name for name in config if name.endswith('_dataloader')]
     for part in ('train_cfg', 'optim_wrapper', *loaders):
         settings = config.get(part)
         if not isinstance(settings, Mapping):
             continue
-        for name, least in _LEAST_COUNTS.items():
+        for name, minimum in _LEAST_COUNTS.items():
             value = settings.get(name)
-            whole = type(value) is int and value >= least
-            if value is not None and not whole:
+            valid = type(value) is int and value >= minimum
+            if value is not None and not valid:
                 raise UserError(
                     f'{part}.{name} = {shorten(repr(value), 60)}: expected '
-                    f'a whole number from {least}'
+                    f'an integer of at least {minimum}'
                 )

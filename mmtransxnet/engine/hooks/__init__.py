@@ -1,1 +1,1 @@
-"""What happens between the steps of a run."""
+"""Hooks of training and evaluation."""

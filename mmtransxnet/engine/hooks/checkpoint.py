@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment leaves something to resume from."""
+"""Checkpoints that survive a kill at any moment."""
 
 from collections import deque
 from pathlib import Path
@@ -16,21 +16,21 @@ LAST = 'last_checkpoint'
 """File in the work directory that names the newest checkpoint."""
 
 INTERRUPTED = 'interrupted_iter_{}.pth'
-"""Checkpoint between two regular ones, made when the run is interrupted."""
+"""Checkpoint that is saved when the run is interrupted."""
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's CheckpointHook, safe against kills and full disks.
 
-    Files are written beside and renamed, and an old checkpoint, a former
-    best one too, goes only when the new one is safe. mmengine writes in
-    place and removes the old file first.
+    Files are written under a temporary name and renamed, and an old checkpoint
+    (including a former best one) is removed only after the new one is safe on
+    disk. mmengine writes in place and removes the old file first.
 
     Args:
         *args: As mmengine's.
-        **kwargs: As mmengine's. ``backend_args`` is for checkpoints
-            elsewhere than in local files, which are as safe as that place.
+        **kwargs: As mmengine's. With ``backend_args``, checkpoints on other
+            storage are as safe as that storage.
     """
 
     backend_args: dict[str, Any] | None
@@ -42,13 +42,13 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend='CrashSafeBackend')
 
     def before_train(self, runner: Runner) -> None:
-        """Remove what interrupted writes have left, then as mmengine."""
+        """Remove files of interrupted writes, then do as mmengine."""
         if is_main_process():
             for path in remove_unfinished(runner.work_dir):
                 runner.logger.warning(f'{path}: unfinished, removed')
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
-            # One more for the moment in which both are there.
+            # One more for the moment in which both exist.
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
 
     def save_interrupted(self, runner: Runner) -> None:
@@ -71,7 +71,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._remove_outdated()
 
     def _save(self, runner: Runner, name: str, meta: dict[str, Any]) -> None:
-        """Write a checkpoint, then that it is the last one."""
+        """Write a checkpoint, then record it as the last one."""
         for hook in runner.hooks:
             if isinstance(hook, NonFiniteHook):
                 hook.settle(runner)
@@ -93,7 +93,7 @@ class SafeCheckpointHook(CheckpointHook):
             write_safely(last, str(self.last_ckpt).encode())
 
     def _remove_outdated(self) -> None:
-        """Remove what the checkpoint that is now safe makes superfluous."""
+        """Remove checkpoints that are superseded by a saved one."""
         while 0 < self.max_keep_ckpts < len(self.keep_ckpt_ids):
             name = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
             self._remove(self.file_backend.join_path(self.out_dir, name))
@@ -113,7 +113,8 @@ class SafeCheckpointHook(CheckpointHook):
         if not self.save_best:
             return
         before = self._best()
-        # mmengine would remove the former best one before it has the new.
+        # mmengine would remove the former best checkpoint before saving the
+        # new.
         self._set_best(dict.fromkeys(before))
         super()._save_best_checkpoint(runner, metrics)
         after = self._best()

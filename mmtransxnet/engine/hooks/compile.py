@@ -14,19 +14,19 @@ from mmtransxnet.utils.errors import UserError
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Let ``torch.compile`` make one graph of the backbone's training.
+    """Compile the training of the backbone as one graph.
 
     mmengine's ``compile=True`` compiles the whole training step; heads that
-    look at values break that into many graphs, compiled again and again.
+    read values break it into many graphs that are recompiled repeatedly.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compile at the first iteration; names of parameters stay."""
+        """Compile at the first iteration; parameter names do not change."""
         inner_model(runner).backbone.compile()
 
 
 def check_compiler() -> None:
-    """Check that there is what ``torch.compile`` needs.
+    """Check the requirements of ``torch.compile``.
 
     Raises:
         UserError: On a CPU, there is no C++ compiler.
@@ -37,5 +37,5 @@ def check_compiler() -> None:
     ):
         raise UserError(
             '--compile: torch.compile needs a C++ compiler on a CPU (g++, '
-            'clang++ or CXX), and there is none. Train without --compile'
+            'clang++ or CXX), and none is installed. Train without --compile'
         )

@@ -15,32 +15,32 @@ from mmtransxnet.models import fold
 class FoldHook(Hook):
     """Evaluate the model with every TransXNet folded.
 
-    The weights are in place when a test begins, averaged ones included (the
-    priority is below that of EMAHook). Afterwards the model is itself again.
+    The weights are loaded when a test starts, including averaged ones (the
+    priority is below that of EMAHook). Afterwards the model is restored.
     """
 
     priority = 'VERY_LOW'
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Exchange the model for its folded copy."""
+        """Replace the model by its folded copy."""
         self._model = inner_model(runner)
-        # The loop does it after this hook.
-        _exchange(runner, fold(self._model.eval()))
+        # The loop calls it after this hook.
+        _replace_inner_model(runner, fold(self._model.eval()))
 
     def after_test_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
-        """Give the model back."""
-        _exchange(runner, self._model)
+        """Restore the model."""
+        _replace_inner_model(runner, self._model)
 
 
 def inner_model(runner: Runner) -> Any:
-    """The model, without what wraps it for several processes."""
+    """The model without the wrapper for distributed training."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
 
 
-def _exchange(runner: Runner, model: nn.Module) -> None:
+def _replace_inner_model(runner: Runner, model: nn.Module) -> None:
     if is_model_wrapper(runner.model):
         runner.model.module = model
     else:

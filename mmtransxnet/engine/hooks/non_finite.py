@@ -1,7 +1,7 @@
-"""Losses and gradients that are not finite must not reach the weights.
+"""Detection of losses and gradients that are not finite.
 
-After a step with a NaN in it all weights are NaN, the run goes on for hours,
-and nobody knows which batch it was.
+After a step with a NaN, all weights are NaN, the run continues for hours, and
+the batch that caused it is unknown.
 """
 
 import functools
@@ -35,17 +35,17 @@ from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.text import first_few
 
 FORMAT = 'mmtransxnet non-finite iteration 1'
-"""Entry of the files by which they are recognised."""
+"""Entry that identifies the files."""
 
 _POLICIES = ('error', 'skip')
 
 
 @dataclass
 class Iteration:
-    """An iteration under way.
+    """The current iteration.
 
     Attributes:
-        number: Its number from 1; 0 for none.
+        number: Its number from 1; 0 before the first.
         losses: What the model returned.
     """
 
@@ -55,38 +55,38 @@ class Iteration:
 
 @HOOKS.register_module(name=['NonFiniteHook', 'BadNumbersHook'])
 class NonFiniteHook(Hook):
-    """Look at loss and gradients between the backward pass and the step.
+    """Check loss and gradients between the backward pass and the step.
 
-    Where one is NaN or infinite, in any of the processes, all of them stop
-    or skip the step. The weights and buffers from before the iteration go to
+    If one is NaN or infinite in any process, all processes stop or skip the
+    step. The weights and buffers from before the iteration are saved to
     ``non_finite_iter_{iteration}_rank{rank}.pth`` in the work directory, by
-    every process whose loss is bad, or by all if only gradients are;
-    ``tools/replay.py`` computes the iteration again.
+    every process whose loss is not finite, or by all if only gradients are
+    not; ``tools/replay.py`` recomputes the iteration.
 
-    A skipped step leaves weights, optimizer state and buffers (the running
-    statistics of batch norms) as before. With ``accumulative_counts`` the
-    whole step is skipped, that is, the good batches of it are lost too.
+    A skipped step does not change weights, optimizer state and buffers (the
+    running statistics of batch norms). With ``accumulative_counts`` the entire
+    step is skipped, including its finite batches.
 
-    No host waits for a GPU in a step that is good. There, the GPU decides:
-    it restores the buffers, and the optimizer leaves all as it is if it is
-    one that can (``fused=True``); others get gradients of zero, so that
-    weight decay and momentum go on. The host learns of it in the next
-    iteration, and then stops or counts.
+    In a finite step, the host never waits for a GPU. There, the GPU decides:
+    it restores the buffers, and optimizers that support it (``fused=True``)
+    skip the step; others get gradients of zero, so weight decay and momentum
+    are still applied. The host is notified in the next iteration, and then
+    stops or counts.
 
-    Under float16's loss scaling, gradients are the scaler's, which skips
-    steps with infinite ones and lowers the scale; they are looked at when it
-    has come down to 1. A loss that is not finite is no matter of scale.
+    With float16's loss scaling, gradients are left to the scaler, which skips
+    steps with infinite ones and lowers the scale; they are checked once it has
+    come down to 1. A loss that is not finite does not depend on the scale.
 
     Args:
         policy: ``'error'`` stops the run, ``'skip'`` skips the step.
         limit: Steps that may be skipped since the start of the process; the
-            next one stops the run. The first one is saved, and the last.
+            next one stops the run. The first and the last are saved.
 
     Raises:
-        ValueError: Another policy, or a limit that is no count.
+        ValueError: The policy is unknown, or the limit is not a count.
     """
 
-    # The buffers are copied after all other hooks have changed them.
+    # Low priority: buffers are copied after all other hooks have changed them.
     priority = 'LOWEST'
 
     def __init__(self, policy: str = 'error', limit: int = 10) -> None:
@@ -100,11 +100,10 @@ class NonFiniteHook(Hook):
         self._skip = False
 
     def before_train(self, runner: Runner) -> None:
-        """Come between the backward pass and the step."""
+        """Wrap the optimizer wrapper's backward pass and step."""
         if isinstance(runner.optim_wrapper, OptimWrapperDict):
             print_log(
-                'NonFiniteHook does not look at the steps of several '
-                'optimizers',
+                'NonFiniteHook does not check the steps of several optimizers',
                 'current',
                 logging.WARNING,
             )
@@ -115,20 +114,20 @@ class NonFiniteHook(Hook):
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._buffers = Snapshot(list(model.buffers()))
         self._now = Iteration()
-        # Whether a batch of the step that is being accumulated is bad.
+        # Whether a batch of the step being accumulated is not finite.
         self._bad: Tensor | None = None
         wrapper: Any = runner.optim_wrapper
         self._backward, self._step = wrapper.backward, wrapper.step
         wrapper.backward = torch.compiler.disable(
             functools.partial(self._checked_backward, runner)
         )
-        # Schedulers look for marks of theirs on the step.
+        # Schedulers look for attributes that they set on the step.
         step = functools.partial(self._checked_step, runner)
         functools.update_wrapper(step, wrapper.step)
         wrapper.step = torch.compiler.disable(step)
 
     def after_train(self, runner: Runner) -> None:
-        """Look at the last step, and leave the optimizer wrapper alone."""
+        """Check the last step and restore the optimizer wrapper."""
         self.settle(runner)
         self._handle.remove()
         wrapper: Any = runner.optim_wrapper
@@ -137,16 +136,16 @@ class NonFiniteHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Keep what the iteration starts from."""
+        """Save the state before the iteration."""
         self._now = Iteration(runner.iter + 1)
         self._buffers.take()
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Evaluate, and save the best, only what is known to be good."""
+        """Evaluate and save only weights that are known to be finite."""
         self.settle(runner)
 
     def settle(self, runner: Runner) -> None:
-        """Act on all steps up to now, before something is saved.
+        """Act on all steps so far, before something is saved.
 
         Called by all processes.
         """
@@ -190,7 +189,7 @@ class NonFiniteHook(Hook):
 
     @torch.no_grad()
     def _act(self, runner: Runner, outcome: Outcome) -> None:
-        """Stop, or make sure that the step is not taken."""
+        """Stop the run, or make sure that the step is skipped."""
         late = bool(self._flags.lag)
         names = [] if late else _bad_gradients(runner.model)
         stop = self.policy == 'error' or self.skipped >= self.limit
@@ -202,7 +201,7 @@ class NonFiniteHook(Hook):
         if stop or not self.skipped:
             if own:
                 message += self._save(runner, outcome, names)
-            # Who is first to exit must not end those that still write.
+            # A process that exits first must not end those that still write.
             barrier()
         if stop:
             raise UserError(f'{message}. {self._remedy()}')
@@ -215,11 +214,11 @@ class NonFiniteHook(Hook):
         )
         if not late:
             self._skip = True
-            # What is accumulated after it would be counted again.
+            # Reset, or batches accumulated later would be counted again.
             runner.optim_wrapper.zero_grad()
 
     def _describe(self, outcome: Outcome, names: list[str], own: bool) -> str:
-        """What is not finite, in a line."""
+        """Describe what is not finite, in one line."""
         text = f'the loss is {outcome.loss}'
         parts = self._loss_values(outcome.subject)
         if len(parts) > 1:
@@ -235,7 +234,7 @@ class NonFiniteHook(Hook):
         return text
 
     def _loss_values(self, iteration: Iteration) -> dict[str, float]:
-        """Losses of the iteration by name, the parts of the whole."""
+        """Losses of the iteration by name."""
         if iteration.losses is None:
             return {}
         values = self._inner.parse_losses(iteration.losses)[1]
@@ -249,20 +248,20 @@ class NonFiniteHook(Hook):
                 'or clip gradients'
             )
         return (
-            'See tools/replay.py; go on without such steps by --cfg-options '
+            'See tools/replay.py; to skip such steps: --cfg-options '
             'default_hooks.bad_numbers.policy=skip'
         )
 
     def _save(self, runner: Runner, outcome: Outcome, names: list[str]) -> str:
-        """Write what a replay starts from; returns what to say of it."""
+        """Write the file for a replay; return a note for the message."""
         if hasattr(runner, 'strategy'):
-            # Not gathered: others may not be here to help.
+            # Not gathered: other processes may not take part.
             return '; sharded weights are not saved'
         iteration, rank = outcome.subject.number, get_rank()
         path = Path(
             runner.work_dir, f'non_finite_iter_{iteration}_rank{rank}.pth'
         )
-        # The device has restored them; a batch may have come since.
+        # The device has restored them; another batch may have run since.
         with self._buffers.restored():
             weights = weights_to_cpu(self._inner.state_dict())
             content = dict(
@@ -278,14 +277,16 @@ class NonFiniteHook(Hook):
             )
             try:
                 torch.save(content, path)
-            # torch's writer turns errors of the file system into this.
+            # torch raises this for errors of the file system.
             except (OSError, RuntimeError) as error:
                 return f'; the weights could not be saved: {error}'
         moved = self._flags.lag and not can_skip(
             runner.optim_wrapper.optimizer
         )
-        which = 'after a step with gradients of zero' if moved else 'before it'
-        return f'; the weights {which} are in {path}'
+        moment = (
+            'after a step with gradients of zero' if moved else 'before it'
+        )
+        return f'; the weights {moment} are in {path}'
 
 
 def _bad_gradients(model: nn.Module) -> list[str]:
@@ -298,7 +299,7 @@ def _bad_gradients(model: nn.Module) -> list[str]:
 
 
 def _precision_of(wrapper: Any) -> dict[str, Any]:
-    """How the forward and backward pass were computed."""
+    """Precision settings of the forward and backward pass."""
     amp = isinstance(wrapper, AmpOptimWrapper)
     return dict(
         autocast=amp,

@@ -1,4 +1,4 @@
-"""Clusters take machines back: save, and say that the run is to go on."""
+"""Save and exit when the cluster preempts the run."""
 
 import os
 import signal
@@ -28,23 +28,25 @@ SIGNALS = tuple(
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """At SIGTERM or SIGUSR1, save after the current iteration and exit.
+    """On SIGTERM or SIGUSR1, save after the current iteration and exit.
 
-    The exit status is :data:`STATUS`; ``--resume`` goes on exactly there. One
-    process that gets it is enough: all stop after the same iteration. With
-    gradient accumulation they stop when the gradients have been used.
+    The exit status is :data:`STATUS`; ``--resume`` continues exactly there. It
+    is enough that one process gets the signal: all stop after the same
+    iteration. With gradient accumulation they stop after the next optimizer
+    step.
     """
 
-    # After the schedulers, and after the checkpoint that may be due anyway.
+    # After the schedulers, and after a regular checkpoint that may be due.
     priority = 'LOWEST'
 
     def before_train(self, runner: Runner) -> None:
-        """Listen from now on."""
+        """Install the signal handlers."""
         self._flags: Any = flags_of(runner)
         self._saving = _checkpoint_hook(runner)
         self._listener = os.getpid()
         self._before = {
-            number: signal.signal(number, self._hear) for number in SIGNALS
+            number: signal.signal(number, self._on_signal)
+            for number in SIGNALS
         }
 
     def after_train_iter(
@@ -54,28 +56,28 @@ class PreemptionHook(Hook):
         data_batch: Any = None,
         outputs: Mapping | None = None,
     ) -> None:
-        """Save and exit, if this or another process was asked to."""
+        """Save and exit if any process got a signal."""
         if not self._flags.is_stopping(runner.iter):
             return
         if not _is_step_complete(runner):
             return
         self._saving.save_interrupted(runner)
-        # A launcher stops all when the first has ended: not before the file
-        # is safe.
+        # A launcher stops all processes when the first exits: wait until the
+        # file is safe.
         barrier()
         runner.logger.warning(
-            f'Interrupted: saved after iteration {runner.iter + 1}; go on '
+            f'Interrupted: saved after iteration {runner.iter + 1}; continue '
             f'with --resume. Exit status {STATUS}'
         )
         sys.exit(STATUS)
 
     def after_train(self, runner: Runner) -> None:
-        """Stop listening."""
+        """Restore the signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: Any) -> None:
-        # Processes that load data have inherited this.
+    def _on_signal(self, number: int, frame: Any) -> None:
+        # Worker processes of data loaders inherit the handler.
         if os.getpid() == self._listener:
             self._flags.stop = True
 
@@ -91,6 +93,6 @@ def _checkpoint_hook(runner: Runner) -> SafeCheckpointHook:
 
 
 def _is_step_complete(runner: Runner) -> bool:
-    """Whether no gradients wait for those of the next iterations."""
+    """Whether no accumulated gradients are pending."""
     count = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     return (runner.iter + 1) % count == 0

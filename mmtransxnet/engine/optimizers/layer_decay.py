@@ -12,9 +12,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     The rate of a parameter in layer d of D (``backbone.get_layer_depth``,
     heads and necks being the last layer) is
-    ``lr * layer_decay_rate ** (D - 1 - d)``, times what the other entries of
-    ``paramwise_cfg`` say. mmpretrain's constructor does the same for
-    classifiers only; those of mmdet and mmseg know backbones by name.
+    ``lr * layer_decay_rate ** (D - 1 - d)``, times the factors of the other
+    entries of ``paramwise_cfg``. mmpretrain's constructor does the same for
+    classifiers only; those of mmdet and mmseg support certain backbones by
+    name.
 
     Args:
         optim_wrapper_cfg: See mmengine.
@@ -34,9 +35,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(
         self, params: list[dict], module: Any, prefix: str = '', **kwargs
     ) -> None:
-        """Add the parameters of a module, a group each."""
+        """Add the parameters of a module, one group per parameter."""
         super().add_params(params, module, prefix=prefix, **kwargs)
-        if prefix:  # a part of the model; the whole follows
+        if prefix:  # a submodule; handled with the model
             return
         names = {id(p): name for name, p in module.named_parameters()}
         decay_rate = self.paramwise_cfg['layer_decay_rate']

@@ -13,8 +13,9 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
     """Mixed precision on a GPU (mmengine's) and on a CPU.
 
     On a GPU this is mmengine's ``AmpOptimWrapper``: float16 with loss
-    scaling, or the dtype asked for. mmengine refuses a CPU, which computes in
-    bfloat16 and, its exponent being float32's, needs no loss scaling.
+    scaling, or the requested dtype. mmengine does not support CPUs, which
+    compute in bfloat16; that has the exponent of float32 and needs no loss
+    scaling.
 
     Args:
         loss_scale: As mmengine's; not used on a CPU.
@@ -23,7 +24,7 @@ class MixedPrecisionOptimWrapper(AmpOptimWrapper):
         **kwargs: See mmengine's ``OptimWrapper``.
 
     Raises:
-        ValueError: float16 is asked for on a CPU.
+        ValueError: float16 is requested on a CPU.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From a config to a Runner, all files checked."""
+"""Check the files of a run and build its Runner."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""Several processes: how they meet and agree; CPUs; sharded models.
+"""Distributed runs: process groups, agreements, CPUs, sharded models.
 
-mmengine's Runner does the rest: data parallelism on GPUs needs nothing here.
+Data parallelism on GPUs is left to mmengine's Runner.
 """
 
 import gc
@@ -32,10 +32,10 @@ from mmtransxnet.utils.errors import (
     UserError,
     in_a_line,
     line_of,
-    tell,
+    print_error,
 )
 
-# Where launchers say what torch reads from RANK, WORLD_SIZE and LOCAL_RANK.
+# Variables of the launchers for torch's RANK, WORLD_SIZE and LOCAL_RANK.
 _LAUNCHER_VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': (
@@ -45,13 +45,13 @@ _LAUNCHER_VARIABLES = {
     ),
 }
 
-# Optimizer wrappers whose loss scaling must know that gradients are sharded.
+# Optimizer wrappers whose loss scaling must handle sharded gradients.
 _MIXED_PRECISION = ('AmpOptimWrapper', 'MixedPrecisionOptimWrapper')
 
-# How long processes wait for one that reads, checks or downloads.
+# How long processes wait for another that reads, checks or downloads.
 _PATIENCE = timedelta(hours=6)
 
-# Numbers what processes agree upon, alike in all of them.
+# Numbers the agreements, equally in all processes.
 _agreements = itertools.count()
 
 T = TypeVar('T')
@@ -61,12 +61,12 @@ T = TypeVar('T')
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """Data parallelism between processes on CPUs.
 
-    mmengine's default hands a GPU's number to torch, and torch has SyncBN
-    for GPUs only: every process uses the statistics of its own samples.
+    mmengine's default passes a GPU index to torch. As torch has SyncBN for
+    GPUs only, every process uses the statistics of its own samples.
 
     Args:
         module: The model.
-        device_ids: The number that the Runner hands over; not used.
+        device_ids: Passed by the Runner; not used.
         broadcast_buffers: Whether to copy buffers from the first process
             before each forward pass.
         **kwargs: See torch's ``DistributedDataParallel``.
@@ -84,17 +84,18 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
 
 def prepare_launch(config: Config) -> None:
-    """Join the other processes of a run, on GPUs as mmengine does.
+    """Join the process group of a run, on GPUs as mmengine does.
 
-    Without a GPU, where mmengine would set one, they meet on gloo, and the
-    Runner is configured so. This comes before what only one of them does.
+    Without a GPU, where mmengine would fail, gloo is used and the Runner is
+    configured accordingly. Must be called before code that only one process
+    runs.
 
     Args:
         config: The run; changed in place.
 
     Raises:
-        UserError: The launcher's variables are not set, or the others have
-            not come.
+        UserError: The launcher's variables are not set, or the other processes
+            did not join in time.
     """
     if config.launcher == 'none':
         return
@@ -116,7 +117,7 @@ def prepare_launch(config: Config) -> None:
 
 
 def _launch_on_gpus(config: Config) -> None:
-    """What mmengine's Runner would do a little later."""
+    """Initialise as mmengine's Runner would do later."""
     environment = config.get('env_cfg') or {}
     set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
     settings = dict(environment.get('dist_cfg', {}))
@@ -127,48 +128,48 @@ def _launch_on_gpus(config: Config) -> None:
 
 
 def _rendezvous() -> dict[str, Any]:
-    """Connect to the first process; return what a group is made from.
+    """Connect to the first process; return arguments for the group.
 
-    Nothing where mmengine finds out by itself which the first is.
+    Empty where mmengine finds the first process itself.
     """
     if not {'MASTER_ADDR', 'MASTER_PORT'} <= os.environ.keys():
         return {}
     patience = timedelta(seconds=_patience())
     store, rank, size = next(rendezvous('env://', timeout=patience))
-    store.set_timeout(default_pg_timeout)  # what comes now may take longer
+    store.set_timeout(default_pg_timeout)  # later operations may take longer
     return dict(store=store, rank=rank, world_size=size)
 
 
 def _patience() -> float:
-    """How long processes wait for each other at the start, in seconds."""
+    """Time in seconds that processes wait for each other at the start."""
     return float(os.environ.get('RENDEZVOUS_SECONDS', '600'))
 
 
 @contextmanager
 def _explaining_rendezvous() -> Iterator[None]:
-    """Say in a line where processes were to meet and did not."""
+    """Turn a failed rendezvous into an error of one line."""
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
-        where = os.environ
+        env = os.environ
         raise UserError(
-            f'process {where["RANK"]} of {where["WORLD_SIZE"]} has not met '
-            f'the others at {where.get("MASTER_ADDR")}:'
-            f'{where.get("MASTER_PORT")} within {_patience():g} s '
+            f'process {env["RANK"]} of {env["WORLD_SIZE"]} has not met '
+            f'the others at {env.get("MASTER_ADDR")}:'
+            f'{env.get("MASTER_PORT")} within {_patience():g} s '
             f'(RENDEZVOUS_SECONDS): {in_a_line(error)}. Have all been '
             'started, and are all ports open between their machines?'
         ) from error
 
 
 def _choose_interface() -> None:
-    """Let gloo listen where the other processes can reach it.
+    """Let gloo listen on an interface that other processes can reach.
 
-    It would take the address that this machine's name has here.
+    By default, it uses the address to which the host name resolves.
     """
     master = os.environ.get('MASTER_ADDR')
     if not master or 'GLOO_SOCKET_IFNAME' in os.environ:
         return
-    # What is wrong with the address, the meeting will say.
+    # The rendezvous reports what is wrong with the address.
     with suppress(OSError, ValueError):
         address = os.environ.get('LOCAL_ADDR') or own_address(master)
         name = interface_of(address)
@@ -177,17 +178,17 @@ def _choose_interface() -> None:
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
-    """Let the first process decide for all.
+    """Call a function in the first process and share its result.
 
     Args:
         decide: Called by the first process alone. Its result is copied to
-            the others, so it may be what only the first can read.
+            the others, so it may read what only the first can access.
 
     Raises:
         UserError: As ``decide``, if this is the only process.
-        SystemExit: ``decide`` failed, in whichever process; a line says why.
+        SystemExit: ``decide`` failed; the reason is printed in one line.
     """
-    result = _together(decide, get_rank() == 0)
+    result = _run_in_some(decide, get_rank() == 0)
     if get_world_size() == 1:
         return result
     box = [result]
@@ -196,35 +197,36 @@ def decided_by_first(decide: Callable[[], T]) -> T:
 
 
 def in_turn(work: Callable[[], None]) -> None:
-    """Do something once on each machine, on the first before the others.
+    """Call a function once per machine, on the first before the others.
 
-    What it fetches is there for the other machines if they share files, and
-    for the other processes of a machine in any case: they wait.
+    All others wait, so they find the files that it downloads: the processes of
+    the machine always, other machines if they share the file system.
 
     Raises:
         UserError: As ``work``, if this is the only process.
-        SystemExit: ``work`` failed, in whichever process; a line says why.
+        SystemExit: ``work`` failed in any process; the reason is printed in
+            one line.
     """
-    _together(work, get_rank() == 0)
-    _together(work, get_rank() != 0 and _is_first_of_machine())
+    _run_in_some(work, get_rank() == 0)
+    _run_in_some(work, get_rank() != 0 and _is_first_of_machine())
 
 
-def _together(work: Callable[[], T], mine: bool) -> Any:
-    """Have some processes do something while all wait; end all if it fails."""
+def _run_in_some(work: Callable[[], T], active: bool) -> Any:
+    """Call a function in some processes; end all processes if it fails."""
     if get_world_size() == 1:
-        return work() if mine else None
+        return work() if active else None
     result, error = None, None
-    if mine:
+    if active:
         try:
             result = work()
-        # Whatever it is, the others must hear of it.
+        # Any error must be sent to the other processes.
         except BaseException as failure:
             error = failure
     store = dist.PrefixStore(
         f'agreement {next(_agreements)}', _get_default_store()
     )
     if error is not None:
-        store.set('complaint', _complaint(error))
+        store.set('complaint', _error_message(error))
         store.add('failed', 1)
     _wait_for_all(store, 'done')
     if store.add('failed', 0):
@@ -233,25 +235,25 @@ def _together(work: Callable[[], T], mine: bool) -> Any:
 
 
 def _wait_for_all(store: dist.Store, name: str) -> None:
-    """A barrier without a collective, which would have its own time limit."""
+    """A barrier without a collective and its time limit."""
     if store.add(name, 1) == get_world_size():
         store.set(f'all {name}', '')
     store.wait([f'all {name}'], _PATIENCE)
 
 
-def _complaint(error: BaseException) -> str:
+def _error_message(error: BaseException) -> str:
     if isinstance(error, UserError):
         return line_of(error)
     return f'process {get_rank()} has failed: {in_a_line(error)}'
 
 
 def _end_together(store: dist.Store, error: BaseException | None) -> None:
-    """End all processes with one line on each machine."""
+    """End all processes, printing one line per machine."""
     complaint = store.get('complaint').decode()
     if _is_first_of_machine():
-        tell(complaint)
-    # A launcher stops all when the first has ended: the line comes first.
-    with suppress(dist.DistError):  # the first, with the store, may be gone
+        print_error(complaint)
+    # A launcher stops all processes when the first exits: print before.
+    with suppress(dist.DistError):  # the store's process may have exited
         _wait_for_all(store, 'reported')
     if error is not None and not isinstance(error, UserError):
         raise error
@@ -264,15 +266,15 @@ def _is_first_of_machine() -> bool:
 
 @contextmanager
 def closing_process_group() -> Iterator[None]:
-    """Close the process group where the work ends, by ``sys.exit`` or not.
+    """Close the process group when the work ends, including ``sys.exit``.
 
-    The threads of gloo end with the last reference to its groups, which the
-    Runner, its model and its hooks have: the work must be a function of its
-    own, and is forgotten here. A thread that wants Python's lock while
-    Python ends would abort the process with its work done.
+    gloo's threads end with the last reference to its groups, which the Runner,
+    its model and its hooks hold: so the work must run in a separate function,
+    whose references are dropped here. A thread that requests Python's lock at
+    interpreter exit would abort the process after its work is done.
 
-    Other errors leave all as it is: other processes may wait in a collective
-    operation, and closing could wait for them.
+    After other errors the group is not closed: other processes may wait in a
+    collective operation, and closing could block.
     """
     try:
         yield
@@ -294,7 +296,7 @@ def _export_rank(launcher: str, on_cpus: bool) -> None:
     targets = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')
     sources = _LAUNCHER_VARIABLES.get(launcher, targets)
     needed = list(sources)
-    if on_cpus:  # on GPUs mmengine knows more ways
+    if on_cpus:  # on GPUs mmengine supports more ways
         needed += ['MASTER_ADDR', 'MASTER_PORT']
     missing = [name for name in needed if name not in os.environ]
     if missing:
@@ -310,11 +312,11 @@ def _export_rank(launcher: str, on_cpus: bool) -> None:
 def transxnet_wrap_policy(
     module: nn.Module, recurse: bool, nonwrapped_numel: int
 ) -> bool:
-    """FSDP's question which modules to shard: the blocks of a TransXNet.
+    """FSDP's wrap policy: shard the blocks of a TransXNet.
 
     Args:
-        module: The module in question.
-        recurse: Whether the question is to look inside.
+        module: The module.
+        recurse: Whether FSDP asks to recurse into the module.
         nonwrapped_numel: Number of its parameters, not used.
     """
     return recurse or isinstance(module, Block)
@@ -323,11 +325,11 @@ def transxnet_wrap_policy(
 def use_fsdp(config: Config) -> None:
     """Train with parameters, gradients and optimizer state sharded.
 
-    mmengine's ``FSDPStrategy``, a block a shard; checkpoints hold the whole
-    model, as without it.
+    Uses mmengine's ``FSDPStrategy`` with one shard per block; checkpoints hold
+    the complete model, as without sharding.
 
     Raises:
-        UserError: Without a GPU, or with what FSDP cannot do.
+        UserError: Without a GPU, or with settings that FSDP does not support.
     """
     if get_device() == 'cpu':
         raise UserError(

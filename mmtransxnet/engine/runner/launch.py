@@ -1,7 +1,7 @@
-"""torchrun, for machines whose order is given.
+"""torchrun with a given order of machines.
 
-They meet by address and not by name, get ranks in the order of NODE_RANK,
-and say in one line why where they do not meet.
+Machines connect by address instead of name, get ranks in the order of
+NODE_RANK, and print one line if the rendezvous fails.
 """
 
 import os
@@ -36,18 +36,18 @@ from mmtransxnet.engine.runner.network import own_address, wait_for_port
 
 _NAME = 'by-node-rank'
 
-# How long an answer of the store may take, as with torchrun.
+# Time limit for an answer of the store, as in torchrun.
 _ANSWER_SECONDS = 60
 
 
 class Place(NamedTuple):
-    """Where this machine stands among those of the run.
+    """This machine's place among the machines of the run.
 
     Attributes:
         machines: Number of machines.
-        rank: Number of this one.
-        host: Name or address of the first.
-        port: Where the others meet it.
+        rank: Index of this machine.
+        host: Name or address of the first machine.
+        port: Port of the first machine for the rendezvous.
         patience: How long the machines wait for each other, in seconds.
     """
 
@@ -63,7 +63,7 @@ class Place(NamedTuple):
 
 
 class Handler(DynamicRendezvousHandler):
-    """torchrun's meeting of machines, which are numbered by NODE_RANK.
+    """torchrun's rendezvous, with machines numbered by NODE_RANK.
 
     torchrun numbers them by the text of their addresses, so the process that
     writes the checkpoints could be anywhere.
@@ -77,7 +77,7 @@ class Handler(DynamicRendezvousHandler):
         return _NAME
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """Meet the other machines, for the first time or again."""
+        """Run a rendezvous, the first or after a restart."""
         met = super().next_rendezvous()
         store = PrefixStore('by-node-rank', met.store)
         rank = self.place.rank
@@ -87,8 +87,8 @@ class Handler(DynamicRendezvousHandler):
             raise RendezvousError(
                 f'NODE_RANK must differ between machines, not be {ranks}'
             )
-        # Unlike torchrun's count of restarts, also one after a machine that
-        # was lost without a word.
+        # Unlike torchrun's count of restarts, this includes restarts after a
+        # machine disappeared.
         self._rounds += 1
         os.environ['RENDEZVOUS_ROUND'] = str(self._rounds)
         return RendezvousInfo(
@@ -100,7 +100,7 @@ class Handler(DynamicRendezvousHandler):
 
 
 def meet(parameters: RendezvousParameters) -> Handler:
-    """Connect to the first machine, or be it.
+    """Connect to the first machine, or serve as the first machine.
 
     Raises:
         RendezvousError: It does not answer in time, or the port is taken.
@@ -142,20 +142,20 @@ def meet(parameters: RendezvousParameters) -> Handler:
     return handler
 
 
-def number(name: str, default: int, least: int) -> int:
-    """A number in the environment."""
+def number(name: str, default: int, minimum: int) -> int:
+    """Read an integer from the environment."""
     text = os.environ.get(name) or str(default)
-    if not text.isdecimal() or int(text) < least:
-        fail(f'{name}={text}: a whole number, at least {least}, is needed')
+    if not text.isdecimal() or int(text) < minimum:
+        fail(f'{name}={text}: expected an integer of at least {minimum}')
     return int(text)
 
 
 def place_of_this_machine() -> Place:
-    """What the environment says."""
+    """Read the place of this machine from the environment."""
     machines = number('NNODES', 1, 1)
     host = os.environ.get('MASTER_ADDR')
     if machines == 1:
-        # Nobody else need be able to reach a single machine.
+        # A single machine need not be reachable by others.
         host = host or '127.0.0.1'
     if not host:
         fail(
@@ -175,7 +175,7 @@ def place_of_this_machine() -> Place:
 
 
 def address_of_this_machine(place: Place) -> str:
-    """How the other machines reach this one."""
+    """Address by which the other machines reach this one."""
     given = os.environ.get('LOCAL_ADDR')
     if given:
         return given
@@ -183,20 +183,20 @@ def address_of_this_machine(place: Place) -> str:
         return own_address(place.host, place.patience)
     except OSError as error:
         fail(
-            f'MASTER_ADDR={place.host}: no way there within {place.patience} '
-            f's (RENDEZVOUS_SECONDS): {error}. LOCAL_ADDR may tell the '
+            f'MASTER_ADDR={place.host}: not reachable within {place.patience} '
+            f's (RENDEZVOUS_SECONDS): {error}. LOCAL_ADDR may set the '
             'address of this machine'
         )
 
 
 def fail(message: str) -> NoReturn:
-    """Say in one line why nothing is started."""
+    """Print an error in one line and exit."""
     sys.stderr.write(f'error: {message}\n')
     sys.exit(1)
 
 
 def explain(error: Exception, place: Place) -> str:
-    """Why the machines are not together, in one line."""
+    """Explain in one line why the rendezvous failed."""
     if isinstance(error, RendezvousTimeoutError):
         return (
             f'{place}: {place.machines} machines have not met within '
@@ -211,24 +211,24 @@ def explain(error: Exception, place: Place) -> str:
 def launch(processes: str, tool: str, arguments: list[str]) -> None:
     """Start a tool in several processes, by torchrun.
 
-    Which machine this is, of how many, is read from the variables of the
-    environment that tools/dist_train.sh lists.
+    The number of machines and the rank of this one are read from the
+    environment variables that tools/dist_train.sh lists.
 
     Args:
-        processes: Number of processes on this machine, or what torchrun
-            takes in its place, such as ``'gpu'``.
+        processes: Number of processes on this machine, or another value that
+            torchrun accepts, such as ``'gpu'``.
         tool: File of the tool.
         arguments: Arguments of the tool.
 
     Raises:
-        SystemExit: The machines cannot meet; one line says why.
+        SystemExit: The rendezvous failed; the reason is printed in one line.
     """
     place = place_of_this_machine()
     rendezvous_handler_registry.register(_NAME, meet)
-    # Processes that are started again must not find the addresses of the
-    # dead in a store that torchrun shares with all of them.
+    # Restarted processes must not find the addresses of dead ones in a store
+    # that torchrun shares with them.
     os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
-    # As torchrun's flags of that name, which older versions do not have.
+    # As torchrun's flags of the same name, which older versions lack.
     os.environ['PET_SIGNALS_TO_HANDLE'] = (
         'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
     )

@@ -1,8 +1,8 @@
-"""Training loops that go on exactly where an interrupted run stopped.
+"""Training loops that continue exactly where an interrupted run stopped.
 
-What a run draws at random is a function of its seed and of where it is: each
-sample is loaded and augmented from a state of its own (number of the batch,
-position in it), each training step runs from another. Nothing else has to be
+All random numbers of a run are a function of its seed and its position: each
+sample is loaded and augmented from its own random state (index of the batch,
+position in it), and so is each training step. So no random state has to be
 saved, and the number of worker processes does not matter. A run of mmengine's
 own loops depends on all random numbers since its start.
 """
@@ -29,16 +29,16 @@ _EPOCH_LENGTH = 'epoch_length'
 
 
 class NumberedBatches:
-    """A batch sampler that says with each sample which one it is.
+    """A batch sampler that yields samples with their batch and position.
 
     Args:
         batches: The batch sampler itself.
         seed: Seed of the run.
 
     Attributes:
-        entropy: Seed and rank, what random states are made from.
-        first: Number of the first batch of the next iteration over it.
-        skip: How many of its batches an interrupted run has had already.
+        entropy: Seed and rank, from which random states are derived.
+        first: Index of the first batch of the next iteration over it.
+        skip: Number of its batches that an interrupted run has already used.
     """
 
     def __init__(self, batches: Any, seed: int) -> None:
@@ -60,9 +60,9 @@ class NumberedBatches:
 
 
 class SeededDataset(Dataset):
-    """A data set whose samples are loaded from random states of their own.
+    """A data set whose samples are loaded from separate random states.
 
-    Its attributes are those of the data set inside.
+    Its attributes are those of the wrapped data set.
 
     Args:
         dataset: The data set.
@@ -72,7 +72,7 @@ class SeededDataset(Dataset):
         vars(self)['dataset'] = dataset
 
     def __getattr__(self, name: str) -> Any:
-        # While it is unpickled, there is nothing inside yet.
+        # During unpickling, the wrapped data set is not set yet.
         if 'dataset' not in vars(self):
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -89,25 +89,25 @@ class SeededDataset(Dataset):
         return self.dataset[index]
 
 
-def _number(loader: DataLoader, seed: int) -> None:
-    """Let a loader that has not begun number its batches and seed samples."""
+def _number_batches(loader: DataLoader, seed: int) -> None:
+    """Make an unused loader number its batches and seed its samples."""
     if loader.batch_sampler is None:
         raise UserError(
             'train_dataloader.batch_size=None: runs resume from batches only'
         )
-    # A loader refuses to have its parts exchanged, for the sake of iterators
-    # that are under way; none is.
+    # A loader does not allow replacing its parts, because of running
+    # iterators; there are none.
     parts = vars(loader)
     parts['dataset'] = SeededDataset(loader.dataset)
     parts['batch_sampler'] = NumberedBatches(loader.batch_sampler, seed)
 
 
 class Resumable:
-    """What both loops share.
+    """The shared part of both loops.
 
     Args:
         runner: The Runner.
-        dataloader: A loader, or the config of one.
+        dataloader: A loader or its config.
         *args: As mmengine's.
         **kwargs: As mmengine's.
     """
@@ -122,23 +122,25 @@ class Resumable:
     def __init__(
         self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any
     ) -> None:
-        # Before mmengine's loops see the loader: one of 0.10.7 begins to read
-        # at once, and workers that persist keep the parts they began with.
+        # Before mmengine's loops get the loader: IterBasedTrainLoop of 0.10.7
+        # starts reading at once, and persistent workers keep the parts they
+        # started with.
         BaseLoop.__init__(cast(BaseLoop, self), runner, dataloader)
-        _number(self.dataloader, runner.seed)
+        _number_batches(self.dataloader, runner.seed)
         super().__init__(runner, self.dataloader, *args, **kwargs)  # type: ignore[call-arg]
 
     def batch_of(self, iteration: int) -> Any:
-        """Load the batch of one iteration of a run again.
+        """Reload the batch of an iteration.
 
-        All random numbers are then where the step of that iteration begins.
+        Afterwards, the random state is that at the start of the iteration's
+        step.
 
         Args:
             iteration: Number of the iteration from 0.
         """
         self._iter = iteration
         self.runner.message_hub.update_info('iter', iteration)
-        # Hooks shuffle, and may change the data set from some epoch on.
+        # Hooks shuffle, and may change the data set at some epoch.
         self.runner.call_hook('before_train_epoch')
         batch = next(iter(self._batches()))
         self._seed_step()
@@ -154,24 +156,24 @@ class Resumable:
         )
 
     def run_iter(self, *args: Any) -> None:
-        """Train a step, from a random state of its own."""
+        """Train a step from its own random state."""
         self._seed_step()
         super().run_iter(*args)  # type: ignore[misc]
 
     def _validate_if_interrupted(self) -> None:
-        """Run the validation that a killed run did not come to.
+        """Run the validation that a killed run did not reach.
 
-        Checkpoints of an iteration are older than its validation.
+        Checkpoints are saved before the validation of the same iteration.
         """
         if self._iter and self._is_validation_due():
-            self.runner.logger.info('The interrupted validation first')
+            self.runner.logger.info('Running the interrupted validation first')
             self.runner.val_loop.run()
 
     def _is_validation_due(self) -> bool:
         raise NotImplementedError
 
     def _is_due_after(self, count: int, last: int) -> bool:
-        """Whether to validate after so many epochs or iterations."""
+        """Whether to validate after a number of epochs or iterations."""
         return (
             self.runner.val_loop is not None
             and count >= self.val_begin
@@ -179,7 +181,7 @@ class Resumable:
         )
 
     def _start_at(self, batch: int, skip: int) -> None:
-        """Let the loader begin its next iteration with a batch."""
+        """Let the loader start its next iteration at a batch."""
         self.dataloader.batch_sampler.first = batch - skip
         self.dataloader.batch_sampler.skip = skip
 
@@ -188,7 +190,7 @@ class Resumable:
 class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
     """mmengine's ``EpochBasedTrainLoop`` that resumes exactly.
 
-    Also in the middle of an epoch, and a validation that was interrupted.
+    Also in the middle of an epoch and in an interrupted validation.
     """
 
     def run(self) -> torch.nn.Module:
@@ -206,7 +208,7 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
         return self.runner.model
 
     def _find_position(self) -> None:
-        """Put an epoch's begin where it is with this number of processes."""
+        """Find the position in the epoch with this number of processes."""
         hub, length = self.runner.message_hub, len(self.dataloader)
         before = hub.runtime_info.get(_EPOCH_LENGTH, length)
         if before != length:
@@ -215,13 +217,13 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
                     f'the checkpoint is from the middle of an epoch of '
                     f'{before} batches, which now has {length}: resume with '
                     'the same batch size and number of processes, or from '
-                    'the checkpoint of a whole epoch'
+                    'the checkpoint of a complete epoch'
                 )
             self._iter = self._epoch * length
         hub.update_info(_EPOCH_LENGTH, length)
 
     def run_epoch(self) -> None:
-        """Train an epoch, or the rest of one that was interrupted."""
+        """Train an epoch, or the remaining part of an interrupted one."""
         done = self._iter - self._epoch * len(self.dataloader)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
@@ -231,7 +233,7 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
         self._epoch += 1
 
     def batch_of(self, iteration: int) -> Any:
-        """Load the batch of one iteration of a run again."""
+        """Reload the batch of an iteration."""
         self._epoch = iteration // len(self.dataloader)
         return super().batch_of(iteration)
 
@@ -241,8 +243,8 @@ class ResumableEpochLoop(Resumable, EpochBasedTrainLoop):
         return self.dataloader
 
     def _is_validation_due(self) -> bool:
-        whole = self._iter == self._epoch * len(self.dataloader)
-        return whole and self._is_due_after(self._epoch, self._max_epochs)
+        complete = self._iter == self._epoch * len(self.dataloader)
+        return complete and self._is_due_after(self._epoch, self._max_epochs)
 
 
 @LOOPS.register_module()
@@ -256,8 +258,8 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # mmengine 0.10.7 has begun to read ahead, which moves an endless
-        # sampler on.
+        # mmengine 0.10.7 has already started to read, which advances an
+        # endless sampler.
         del self.dataloader_iterator
         sampler: Any = self.dataloader.sampler
         if isinstance(sampler, InfiniteSampler):
@@ -266,7 +268,7 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
     def run(self) -> torch.nn.Module:
         """Train."""
         self.runner.call_hook('before_train')
-        # To hooks the whole training is one epoch.
+        # For hooks, the entire training is one epoch.
         self.runner.call_hook('before_train_epoch')
         self._decide_current_val_interval()
         self._validate_if_interrupted()
@@ -282,7 +284,7 @@ class ResumableIterLoop(Resumable, IterBasedTrainLoop):
         return self.runner.model
 
     def _batches(self) -> Iterator[Any]:
-        # Without end.
+        # An endless iterator.
         sampler = self.dataloader.batch_sampler.sampler
         epoch, skip = 0, self._iter
         if not isinstance(sampler, InfiniteSampler):

@@ -1,7 +1,7 @@
 """The address and the interface by which other machines reach this one.
 
-The name of a machine is not enough: Debian maps it to loopback, and the names
-of containers and of many clouds' machines are known to nobody else.
+The host name is not enough: Debian maps it to loopback, and the names of
+containers and of many cloud machines do not resolve elsewhere.
 """
 
 import array
@@ -15,25 +15,26 @@ from typing import TypeVar
 
 T = TypeVar('T')
 
-# Documentation's own network (RFC 5737), behind the default route of every
-# machine that has one. Nothing is ever sent there.
+# The network reserved for documentation (RFC 5737), reached through the
+# default route if there is one. Nothing is ever sent there.
 _ELSEWHERE = '192.0.2.1'
 
 
 def own_address(peer: str, seconds: float = 0) -> str:
-    """The address of this machine on the route to another one, or to itself.
+    """The address of this machine on the route to another machine.
 
     Args:
         peer: Name or address (IPv4, IPv6) of the other machine.
-        seconds: How long to wait until the name is known and the network up.
+        seconds: How long to wait until the name resolves and the network is
+            up.
 
     Raises:
-        OSError: The name is not known, or there is no route.
+        OSError: The name does not resolve, or there is no route.
     """
-    found = _patiently(lambda: _source(peer), seconds)
+    found = _retry(lambda: _source(peer), seconds)
     named = peer != 'localhost' and not _is_address(peer)
     if named and ipaddress.ip_address(found).is_loopback:
-        # Its own name, which it maps to loopback and the others do not.
+        # The machine's own name, which resolves to loopback only locally.
         try:
             return _source(_ELSEWHERE)
         except OSError:
@@ -42,7 +43,7 @@ def own_address(peer: str, seconds: float = 0) -> str:
 
 
 def _source(peer: str) -> str:
-    """What the system would send from; connecting UDP sends nothing."""
+    """Source address for a peer; connecting a UDP socket sends nothing."""
     family, kind, _, _, address = socket.getaddrinfo(
         peer, 9, type=socket.SOCK_DGRAM
     )[0]
@@ -60,7 +61,7 @@ def _is_address(text: str) -> bool:
 
 
 def interface_of(address: str) -> str | None:
-    """Name of the interface that has an address; None if none is known to.
+    """Name of the interface that has an address, or None.
 
     Args:
         address: IPv4 or IPv6 address of this machine.
@@ -107,23 +108,23 @@ def wait_for_port(host: str, port: int, seconds: float) -> None:
     """Wait until a port of another machine answers.
 
     Args:
-        host: Name or address; the name may become known meanwhile.
+        host: Name or address; the name may start to resolve meanwhile.
         port: The port.
         seconds: How long to wait.
 
     Raises:
-        OSError: It has not answered.
+        OSError: It did not answer.
     """
-    # Within the time, and more than once where packets are dropped.
+    # Within the time limit, and repeatedly where packets are dropped.
     timeout = min(seconds, 10)
-    _patiently(
+    _retry(
         lambda: socket.create_connection((host, port), timeout).close(),
         seconds,
     )
 
 
-def _patiently(attempt: Callable[[], T], seconds: float) -> T:
-    """Try again until it works or the time is over."""
+def _retry(attempt: Callable[[], T], seconds: float) -> T:
+    """Retry until it succeeds or the time is over."""
     end = time.monotonic() + seconds
     while True:
         try:

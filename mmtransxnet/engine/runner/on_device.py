@@ -1,4 +1,4 @@
-"""Decisions that the device takes, so that no host waits for it."""
+"""Decisions on the device, without synchronising with the host."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,20 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# As numbers without a sign of NaN: zero times these is zero.
+# Only finite values: zero times these is zero.
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def are_not_finite(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Whether numbers in some of the tensors are NaN or infinite.
+    """Whether any value of the tensors is NaN or infinite.
 
-    The sum of all magnitudes is, then. It takes a third of the time that
-    looking at each number takes, and squares would overflow where the
-    numbers do not yet.
+    If so, the sum of all magnitudes is not finite either. It takes a third of
+    the time of checking each value; squares would overflow earlier.
 
     Args:
         tensors: Of any shapes.
-        like: Tensor on the device of the answer.
+        like: Tensor on the device of the result.
 
     Returns:
         A boolean ``()`` on the device.
@@ -29,26 +28,26 @@ def are_not_finite(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
     if not tensors:
         return torch.zeros((), dtype=torch.bool, device=like.device)
     tensors = [t._values() if t.is_sparse else t for t in tensors]
-    # Of half precision, the sum would overflow.
+    # In half precision, the sum would overflow.
     wide = [t if t.dtype.itemsize >= 4 else t.float() for t in tensors]
     total = nn.utils.get_total_norm(wide, 1.0)
     return ~total.to(like.device).isfinite()
 
 
 def is_scaled(wrapper: Any) -> bool:
-    """Whether an optimizer wrapper scales losses, and skips steps itself."""
+    """Whether an optimizer wrapper scales losses and so skips steps."""
     scaler = getattr(wrapper, 'loss_scaler', None)
     return scaler is not None and scaler.is_enabled()
 
 
 class Snapshot:
-    """Copies of tensors, to go back to.
+    """Copies of tensors that can be restored.
 
-    Tensors of a type are copied by one call, whatever their number.
+    Tensors of the same type are copied by a single call.
 
     Args:
-        tensors: Of any shapes, on one device. Those whose numbers share
-            memory are left out: who expanded them does not change them.
+        tensors: Of any shapes, on one device. Expanded ones, whose values
+            share memory, are left out: they are not written to.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -59,19 +58,19 @@ class Snapshot:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Copy all values as they are."""
+        """Copy the current values."""
         for tensors, copies in self._pairs:
             torch._foreach_copy_(copies, tensors)
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Go back to the last copy."""
+        """Restore the last copy."""
         for tensors, copies in self._pairs:
             torch._foreach_copy_(tensors, copies)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
-        """Go back to the last copy for a while."""
+        """Restore the last copy temporarily."""
         now = Snapshot([t for tensors, _ in self._pairs for t in tensors])
         self.restore()
         try:
@@ -81,10 +80,10 @@ class Snapshot:
 
     @torch.no_grad()
     def restore_where(self, flag: Tensor) -> None:
-        """Go back to the last copy if a flag on the device is set.
+        """Restore the last copy if a flag on the device is set.
 
         Args:
-            flag: 0 or 1, a number.
+            flag: 0 or 1, ``()``.
         """
         for tensors, copies in self._pairs:
             bits, copied = map(_bits, (tensors, copies))
@@ -106,9 +105,9 @@ def _is_expanded(tensor: Tensor) -> bool:
 
 
 def _bits(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Tensors of one type as whole numbers of the same bits.
+    """View tensors of one type as integers of the same bits.
 
-    Writing to them is not noticed by autograd, which may have saved them.
+    Autograd, which may have saved them, does not notice writes to the views.
     """
     parts = [t._values() if t.is_sparse else t for t in tensors]
     real = [torch.view_as_real(t) if t.is_complex() else t for t in parts]
@@ -117,11 +116,11 @@ def _bits(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def can_skip(optimizer: Any) -> bool:
-    """Whether an optimizer leaves all as it is where a flag tells it to."""
+    """Whether an optimizer can skip a step depending on a device flag."""
     if not getattr(optimizer, '_step_supports_amp_scaling', False):
         return False
-    # torch's fused SGD does not fill the momentum of a first step that it
-    # skips.
+    # torch's fused SGD does not initialise the momentum if it skips the first
+    # step.
     return (
         not isinstance(optimizer, torch.optim.SGD)
         or bool(optimizer.state)
@@ -133,11 +132,10 @@ def can_skip(optimizer: Any) -> bool:
 def step_unless(
     flag: Tensor, wrapper: Any, parameters: Sequence[nn.Parameter]
 ) -> Iterator[None]:
-    """Let an optimizer step only if a flag on the device is not set.
+    """Run the optimizer's step unless a flag on the device is set.
 
-    Optimizers that take loss scaling (``fused=True``) then change nothing,
-    and a loss scaler sees to it that none does. Others see gradients of
-    zero.
+    If it is set, optimizers that support loss scaling (``fused=True``) change
+    nothing, and with a loss scaler none does. Others get gradients of zero.
 
     Args:
         flag: 0 or 1, ``()``.
@@ -147,7 +145,7 @@ def step_unless(
     optimizer = wrapper.optimizer
     gradients = [p.grad for p in parameters if p.grad is not None]
     if is_scaled(wrapper):
-        # It looks for itself, and finds this in one of them.
+        # The scaler checks the gradients itself and finds this value.
         for gradient in gradients[:1]:
             gradient.mul_(torch.where(flag > 0, torch.nan, 1.0))
         yield

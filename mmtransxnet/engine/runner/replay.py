@@ -1,7 +1,7 @@
-"""Compute an iteration again whose loss or gradients were not finite.
+"""Recompute an iteration whose loss or gradients were not finite.
 
-The file has what cannot be computed again, the weights. The batch of a
-resumable run is a function of seed, rank and iteration.
+The file holds what cannot be recomputed: the weights. The batch of a resumable
+run is a function of seed, rank and iteration.
 """
 
 import tempfile
@@ -29,28 +29,28 @@ from mmtransxnet.weights.reader import read_checkpoint
 
 @dataclass(frozen=True)
 class Culprit:
-    """The module that gave the first value that is not finite.
+    """The module with the first output that is not finite.
 
     Attributes:
         name: Its name in the model, ``''`` for the model itself.
         kind: Its class.
-        given: Whether its inputs were not finite already: they were computed
-            outside of a module then.
+        bad_inputs: Whether its inputs were already not finite: then these were
+            computed outside of a module.
     """
 
     name: str
     kind: str
-    given: bool
+    bad_inputs: bool
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What an iteration gave.
+    """The result of a recomputed iteration.
 
     Attributes:
-        losses: The losses by name, the parts before the whole.
-        culprit: The first module with a bad output, None if all are finite.
-        inputs: Places in the batch that are not finite.
+        losses: The losses by name, the total last.
+        culprit: The first module whose output is not finite, or None.
+        inputs: Parts of the batch that are not finite.
         weights: Parameters and buffers that are not finite.
         gradients: Parameters whose gradient is not finite.
     """
@@ -69,10 +69,10 @@ class Replay:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """Read what :class:`NonFiniteHook` saved; nothing in it is run.
+    """Read a file of :class:`NonFiniteHook` without running code in it.
 
     Raises:
-        UserError: The file cannot be read, or is something else.
+        UserError: The file cannot be read or is not such a file.
     """
     try:
         record = read_checkpoint(path)
@@ -80,7 +80,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         raise UserError(str(error)) from error
     if record.get('format') != FORMAT:
         raise UserError(
-            f'{path} is no file of a non-finite iteration; they are called '
+            f'{path} is not a file of a non-finite iteration; these are named '
             'non_finite_iter_N_rankN.pth. Those of earlier versions '
             '(bad_numbers_*) cannot be replayed'
         )
@@ -96,8 +96,8 @@ def replay(record: Mapping[str, Any], config: Config) -> Replay:
             place.
 
     Raises:
-        UserError: The data is not as needed, the weights do not fit the
-            model, or the batch cannot be computed again.
+        UserError: The data is incomplete, the weights do not match the model,
+            or the batch cannot be reloaded.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         runner = _build(record, config, folder)
@@ -122,17 +122,18 @@ def replay(record: Mapping[str, Any], config: Config) -> Replay:
 
 
 def _build(record: Mapping[str, Any], config: Config, folder: str) -> Runner:
-    """A Runner with the weights of the file; it logs to a folder."""
+    """Build a Runner with the weights of the file, logging to a folder."""
     config.update(
         launcher='none',
         work_dir=folder,
         log_level='WARNING',
-        # mmengine keeps what has this name for the next Runner.
+        # mmengine would reuse objects of this name for the next Runner.
         experiment_name=Path(folder).name,
         visualizer=dict(type='Visualizer', vis_backends=[]),
         randomness=dict(config.get('randomness', {}), seed=record['seed']),
     )
-    if 'backbone' in config.model:  # the file may be gone, and is not needed
+    # The pretrained file is not needed and may be missing.
+    if 'backbone' in config.model:
         config.model.backbone.init_cfg = None
     runner = build_runner(config, ['train'])
     try:
@@ -149,14 +150,14 @@ def _build(record: Mapping[str, Any], config: Config, folder: str) -> Runner:
 def _load_batch(
     record: Mapping[str, Any], runner: Runner, broken: list[str]
 ) -> Any:
-    """The batch of the process that wrote the file."""
+    """Load the batch of the process that wrote the file."""
     with _in_place_of(record['rank'], record['processes']):
         loop = runner.train_loop
     if not isinstance(loop, Resumable):
         raise UserError(
-            f'the batch cannot be computed again: {type(loop).__name__} is '
-            'no resumable loop (ResumableEpochLoop, ResumableIterLoop). Not '
-            'finite in the weights before the iteration: '
+            f'the batch cannot be reloaded: {type(loop).__name__} is '
+            'not a resumable loop (ResumableEpochLoop, ResumableIterLoop). '
+            'Not finite in the weights before the iteration: '
             f'{first_few(broken) or "nothing"}'
         )
     return loop.batch_of(record['iteration'] - 1)
@@ -164,7 +165,7 @@ def _load_batch(
 
 @contextmanager
 def _in_place_of(rank: int, processes: int) -> Iterator[None]:
-    """Have samplers built for one of several processes."""
+    """Let samplers be built for one of several processes."""
     if processes == 1:
         yield
         return
@@ -180,7 +181,7 @@ def _in_place_of(rank: int, processes: int) -> Iterator[None]:
 def _forward(
     model: Any, batch: Any, precision: Mapping[str, Any]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, and all losses by name, as mmengine's train step has them."""
+    """The loss and all losses by name, as in mmengine's train step."""
     with torch.autocast(
         get_device().partition(':')[0],
         precision['dtype'],
@@ -205,8 +206,8 @@ class _Watch:
         def look(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
             if self.culprit or _all_finite(out):
                 return
-            given = not _all_finite([args, kwargs])
-            self.culprit = Culprit(name, type(module).__name__, given)
+            bad_inputs = not _all_finite([args, kwargs])
+            self.culprit = Culprit(name, type(module).__name__, bad_inputs)
 
         return look
 
@@ -225,7 +226,7 @@ def _finite(value: Tensor) -> bool:
 
 
 def _tensors(value: Any, where: str = '') -> Iterator[tuple[str, Tensor]]:
-    """All tensors in a batch or an output, and their places."""
+    """All tensors in a batch or an output, with their paths."""
     if isinstance(value, Tensor):
         yield where.lstrip('.'), value
         return

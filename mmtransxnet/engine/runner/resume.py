@@ -1,4 +1,4 @@
-"""Which checkpoint an interrupted run goes on from."""
+"""The choice of the checkpoint from which a run resumes."""
 
 import ast
 import logging
@@ -18,11 +18,11 @@ from mmtransxnet.engine.runner.distributed import decided_by_first
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.weights.reader import cache_checkpoint, read_checkpoint
 
-# What the hooks of this suite and mmengine's call checkpoints of a run. The
-# best ones have no state of the optimizer.
+# Names that the hooks of this suite and mmengine give to checkpoints. The best
+# checkpoints have no optimizer state.
 _PATTERNS = ('epoch_*.pth', 'iter_*.pth', INTERRUPTED.format('*'))
 
-# Settings that make a run another one.
+# Settings that must be equal for a run to continue exactly.
 _COMPARED = (
     'model.',
     'data_preprocessor',
@@ -36,11 +36,11 @@ _COMPARED = (
 
 
 def checkpoints_of(work_dir: str | Path) -> list[Path]:
-    """Checkpoints of a run in a folder, the newest first."""
+    """List the checkpoints of a run in a folder, newest first."""
     folder = Path(work_dir)
     found = {path for name in _PATTERNS for path in folder.glob(name)}
-    named = _named_last(folder)
-    # By name as well: the folder may have moved.
+    named = _read_last_checkpoint(folder)
+    # Also by file name, because the folder may have moved.
     for path in (Path(named), folder / Path(named).name):
         if named and os.path.isfile(path):
             found.add(path)
@@ -48,14 +48,14 @@ def checkpoints_of(work_dir: str | Path) -> list[Path]:
     for path in sorted(found):
         try:
             times[path.resolve()] = path.stat().st_mtime_ns, path
-        # A link to nothing, or removed meanwhile.
+        # A broken link, or removed meanwhile.
         except OSError as error:
             print_log(f'Skipped: {path} ({error})', 'current', logging.WARNING)
     return [path for _, path in sorted(times.values(), reverse=True)]
 
 
-def _named_last(folder: Path) -> str:
-    """What ``last_checkpoint`` says, nothing if nothing sensible."""
+def _read_last_checkpoint(folder: Path) -> str:
+    """Content of ``last_checkpoint``; empty if missing or invalid."""
     last = folder / LAST
     if not last.is_file():
         return ''
@@ -66,18 +66,18 @@ def _named_last(folder: Path) -> str:
 def newest_checkpoint(
     work_dir: str | Path,
 ) -> tuple[str, dict[str, Any]] | None:
-    """The newest checkpoint that is whole, and what it holds.
+    """Find and read the newest complete checkpoint.
 
-    What is not is reported and skipped.
+    Incomplete ones are reported and skipped.
 
     Args:
         work_dir: Folder of the run.
 
     Returns:
-        The file and its content; None if the run has saved nothing yet.
+        The path and the content; None if the run has not saved any yet.
 
     Raises:
-        UserError: There are checkpoints, and none is whole.
+        UserError: There are checkpoints, but none is complete.
     """
     problems = []
     for path in checkpoints_of(work_dir):
@@ -86,7 +86,7 @@ def newest_checkpoint(
         except ValueError as error:
             problems.append(str(error))
             print_log(f'Skipped: {error}', 'current', logging.WARNING)
-    named = _named_last(Path(work_dir))
+    named = _read_last_checkpoint(Path(work_dir))
     if named and not problems:
         problems = [f'{work_dir}/{LAST} names {named}, which is not there']
     if problems:
@@ -94,27 +94,27 @@ def newest_checkpoint(
             f'--resume: {"; ".join(problems)}. Start without --resume, or '
             'name the --work-dir of the interrupted run'
         )
-    print_log(f'--resume: no checkpoint in {work_dir}, the run begins')
+    print_log(
+        f'--resume: no checkpoint in {work_dir}, starting from the beginning'
+    )
     return None
 
 
 def checkpoint_to_load(
     config: Config, resume: str | None = None
 ) -> str | None:
-    """The file a run starts from, or None; see :func:`adopt`.
+    """Choose the file that a run loads, or None; see :func:`adopt`.
 
-    The first process chooses and reads; the others get what it has read, so
-    they go on from the same state whatever they see of its folder.
+    The first process chooses and reads; the others get the content from it, so
+    all resume from the same state even if they see different folders.
 
     Args:
-        config: The run. ``resume`` and ``load_from`` become what the Runner
-            is to do.
-        resume: File to go on from; ``'auto'`` for the newest in the work
+        config: The run. ``resume`` and ``load_from`` are set for the Runner.
+        resume: File to resume from; ``'auto'`` for the newest in the work
             directory, if there is one. None leaves it to the config.
 
     Raises:
-        UserError: The run is to be resumed, and the checkpoint is not there
-            or not whole.
+        UserError: The checkpoint to resume from is missing or incomplete.
     """
     if resume is None and config.get('resume'):
         resume = config.get('load_from') or 'auto'
@@ -133,7 +133,7 @@ def checkpoint_to_load(
 
 
 def _was_restarted() -> bool:
-    """Whether these processes follow others that torchrun started."""
+    """Whether torchrun restarted these processes."""
     rounds = int(os.environ.get('RENDEZVOUS_ROUND', '1'))
     return (
         rounds > 1 or int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
@@ -143,9 +143,9 @@ def _was_restarted() -> bool:
 def _choose(
     work_dir: str, resume: str | None, restarted: bool
 ) -> tuple[str, dict[str, Any]] | None:
-    """The file to go on from and its content, None to begin."""
+    """The file to resume from and its content, or None."""
     if restarted and checkpoints_of(work_dir):
-        # A file to resume from is older than what has been saved since.
+        # After a restart, the newest checkpoint is newer than the given file.
         resume = 'auto'
     if resume is None:
         return None
@@ -158,17 +158,16 @@ def _choose(
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint that a run can go on from.
+    """Read a checkpoint from which a run can resume.
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: It cannot be read, a bit of it has changed, or it has no
-            training state.
+        ValueError: It cannot be read, is damaged, or has no training state.
     """
     content = read_checkpoint(path)
-    # torch does not look at the checksums that it writes.
+    # torch writes checksums but does not verify them.
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -193,14 +192,14 @@ def read_training_state(path: str | Path) -> dict[str, Any]:
 def adopt(
     config: Config, content: Mapping[str, Any], path: str | Path
 ) -> None:
-    """Make a config that of the run that a checkpoint is from.
+    """Adapt a config to the run that saved a checkpoint.
 
-    Its seed goes on, which may have been drawn. Other differences are named:
-    the run will not be the one that was interrupted.
+    The run's seed, which may have been random, is kept. Other differences are
+    reported: the run will not continue exactly.
 
     Args:
         config: The run; changed in place.
-        content: What the checkpoint holds.
+        content: Content of the checkpoint.
         path: The checkpoint, for the message.
     """
     meta = content['meta']
@@ -220,7 +219,7 @@ def adopt(
 def _differences(
     config: Config, meta: Mapping[str, Any], seed: int | None
 ) -> Iterator[str]:
-    """What distinguishes a run from the one that was interrupted."""
+    """List the differences between a run and the interrupted one."""
     processes = get_world_size()
     before = meta.get('processes', processes)
     if before != processes:
@@ -228,16 +227,16 @@ def _differences(
     if meta.get('seed') not in (None, seed):
         yield f'from a run with seed {meta["seed"]}, this one has {seed}'
     try:
-        there = _settings_in(meta['cfg'])
-    # Text that is no config, or none.
+        saved = _settings_in(meta['cfg'])
+    # Text that is not a config, or missing.
     except Exception as error:
         yield f'its config cannot be read ({error})'
         return
-    here = _settings_in(config.pretty_text)
+    current = _settings_in(config.pretty_text)
     keys = [
         key
-        for key in sorted({*here, *there})
-        if here.get(key) != there.get(key)
+        for key in sorted({*current, *saved})
+        if current.get(key) != saved.get(key)
         and key.startswith(_COMPARED)
         and not key.startswith('model.backbone.init_cfg')
         and not key.endswith('data_root')
@@ -245,14 +244,14 @@ def _differences(
     if keys:
         more = f' and {len(keys) - 5} more' if len(keys) > 5 else ''
         listed = ', '.join(
-            f'{key}={there.get(key)} there, {here.get(key)} here'
+            f'{key}={saved.get(key)} in the checkpoint, {current.get(key)} now'
             for key in keys[:5]
         )
         yield f'from another config: {listed}{more}'
 
 
 def _settings_in(text: str) -> dict[str, str]:
-    """Settings of a config by dotted name; nothing in its text is run."""
+    """Settings of a config text by dotted name, without executing it."""
     settings: dict[str, str] = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.Assign):
@@ -261,7 +260,7 @@ def _settings_in(text: str) -> dict[str, str]:
 
 
 def _flat(node: Any, name: str) -> dict[str, str]:
-    """Texts of the values in dicts and lists by dotted name."""
+    """Source text of the values in dicts and lists by dotted name."""
     items: Any
     if isinstance(node, ast.Call):  # dict(a=1)
         items = [(part.arg, part.value) for part in node.keywords]

@@ -1,8 +1,8 @@
-"""What all processes must know of a step: one exchange, and nobody waits.
+"""Flags of a step that all processes share, exchanged without waiting.
 
-A host that reads a value from a GPU waits until the GPU has done all work in
-its queue, and queues no more meanwhile. So flags stay on the device, where
-the step is decided, and the host reads them one step later, when they have
+A host that reads a value from a GPU waits until the GPU has finished its
+queue, and queues no work meanwhile. So flags stay on the device, where the
+step is decided, and the host reads them one step later, when they have
 arrived.
 """
 
@@ -18,18 +18,18 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 LAG = {'cuda': 1}
-"""Exchanges after which the host knows, by type of device; otherwise none."""
+"""Exchanges after which the host knows, by type of device; otherwise 0."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the host knows of an exchange.
+    """The result of an exchange, on the host.
 
     Attributes:
-        subject: What its caller called it.
+        subject: An object that its caller passed.
         loss: The loss of this process.
         bad_loss: Whether the loss of any process is not finite.
-        bad_gradients: The same of the gradients.
+        bad_gradients: The same for the gradients.
     """
 
     subject: Any
@@ -39,7 +39,7 @@ class Outcome:
 
     @property
     def bad(self) -> bool:
-        """Whether the step must not be taken."""
+        """Whether the step must be skipped."""
         return self.bad_loss or self.bad_gradients
 
 
@@ -50,8 +50,8 @@ class StepFlags:
         device: Where the flags are.
 
     Attributes:
-        lag: Exchanges after which the host knows.
-        stop: Whether this process was asked to stop.
+        lag: Number of exchanges after which the host knows the result.
+        stop: Whether this process should stop.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -62,7 +62,7 @@ class StepFlags:
         self._iteration = -1
         self._count = 0
         self._on_gpu = device.type == 'cuda'
-        # Memory of the host that a device writes to while the host goes on.
+        # Host memory that the device writes to asynchronously.
         self._memory = torch.zeros(self.lag + 1, 4, pin_memory=self._on_gpu)
         self._values = self._memory.numpy()
         self._under_way: deque[tuple[int, Any, Any]] = deque()
@@ -79,17 +79,16 @@ class StepFlags:
 
         Args:
             iteration: Number of the iteration.
-            loss: The loss, one number.
+            loss: The loss, ``()``.
             bad_gradients: Whether gradients are not finite, ``()``.
-            subject: For :attr:`Outcome.subject`; without one there is no
-                outcome.
+            subject: For :attr:`Outcome.subject`; None for no outcome.
 
         Returns:
             Whether the step is bad in any process: 0 or 1, ``()``, on the
             device.
         """
         loss = loss.detach().float().reshape(())
-        # Filled by the device: a copy from the host would wait.
+        # Filled on the device: a copy from the host would synchronise.
         stop = torch.full((), float(self.stop), device=self.device)
         flags = torch.stack(
             [(~loss.isfinite()).float(), bad_gradients.float(), stop]
@@ -102,20 +101,20 @@ class StepFlags:
         return flags[:2].amax()
 
     def finish(self) -> None:
-        """Let the host know of all exchanges; it waits for the device."""
+        """Read the results of all exchanges, waiting for the device."""
         self._read_all_but(0)
 
     def outcomes(self) -> list[Outcome]:
-        """What the host has come to know since the last call."""
+        """Outcomes that the host has received since the last call."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def is_stopping(self, iteration: int) -> bool:
-        """Whether any process was asked to stop; the same in all of them.
+        """Whether any process should stop; equal in all processes.
 
         Args:
-            iteration: Number of the iteration, for which there is an
-                exchange if there was none.
+            iteration: Number of the iteration; flags are exchanged now if they
+                were not yet.
         """
         if get_world_size() == 1:
             return self.stop
@@ -125,7 +124,7 @@ class StepFlags:
         return self._all_stop
 
     def _send(self, row: Tensor, subject: Any) -> None:
-        """Write to the host, after what the device still has to do."""
+        """Queue a copy to the host behind the device's pending work."""
         place = self._count % len(self._memory)
         self._count += 1
         self._memory[place].copy_(row, non_blocking=self._on_gpu)
@@ -137,7 +136,7 @@ class StepFlags:
     def _read_all_but(self, count: int) -> None:
         while len(self._under_way) > count:
             place, arrival, subject = self._under_way.popleft()
-            if arrival is not None:  # a step later it has long arrived
+            if arrival is not None:  # usually completed one step later
                 arrival.synchronize()
             loss, *flags = map(float, self._values[place])
             bad_loss, bad_gradients, stop = (flag > 0 for flag in flags)

@@ -1,4 +1,4 @@
-"""A training run, from its flags to its end."""
+"""Training runs from the command line."""
 
 import argparse
 from functools import partial
@@ -25,7 +25,7 @@ def train_parser(description: str) -> argparse.ArgumentParser:
         nargs='?',
         const='auto',
         help='resume from this checkpoint, or without a value from the '
-        'newest whole one in the work directory; begin if there is none yet',
+        'newest complete one in the work directory, if there is one',
     )
     parser.add_argument(
         '--amp',
@@ -36,7 +36,7 @@ def train_parser(description: str) -> argparse.ArgumentParser:
         '--compile',
         action='store_true',
         help='compile the backbone (torch.compile); slow in the first '
-        'iterations, faster in all others',
+        'iterations, faster in later ones',
     )
     parser.add_argument(
         '--fsdp',
@@ -71,13 +71,13 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Check what can be checked in seconds, then train."""
+    """Run the fast checks, then train."""
     config = load_run(args)
     apply_flags(config, args)
     checkpoint = checkpoint_to_load(config, args.resume)
     if checkpoint and 'backbone' in config.model:
-        # The checkpoint has all weights; the file that the backbone
-        # once started from may be gone.
+        # The checkpoint has all weights; the pretrained file of the backbone
+        # may be missing.
         config.model.backbone.init_cfg = None
     runner = build_runner(config, ['train', 'val'])
     if checkpoint:
@@ -86,9 +86,9 @@ def train(args: argparse.Namespace) -> None:
 
 
 def check_weights(config: Config, model: Any, name: str) -> None:
-    """Check that the file a run starts from fits its model."""
+    """Check that the weights in ``load_from`` match the model."""
     if not isinstance(model, nn.Module):  # sharded: not built yet
         model = build_model(config, 'meta')
-    # What is resumed is the same model.
+    # A resumed run has the same model.
     allow = [] if config.resume else config.get('load_allow', [])
     check_checkpoint(config.load_from, model, name, allow)

@@ -1,4 +1,4 @@
-"""The schedule that timm trains with."""
+"""timm's cosine schedule with warm-up."""
 
 import math
 from typing import Any
@@ -9,12 +9,12 @@ from mmengine.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(_ParamScheduler):
-    """The schedule of timm: a cosine whose start a warm-up takes the place of.
+    """timm's schedule: a cosine whose first epochs are replaced by a warm-up.
 
     The rate of epoch t, constant within the epoch, is linear from
     ``warmup_lr`` to the base rate over ``warmup_epochs``, then
     ``eta_min + (base - eta_min) * (1 + cos(pi * t / T_max)) / 2``. MMEngine's
-    own cosine would either begin after the warm-up or be multiplied with it.
+    own cosine would either start after the warm-up or be multiplied with it.
 
     Args:
         optimizer: Optimizer or its wrapper.
@@ -22,7 +22,7 @@ class WarmupCosineLR(_ParamScheduler):
         warmup_lr: Rate of the first epoch for the optimizer's own rate;
             groups with another rate (layer-wise decay) start in proportion.
         eta_min: Rate at ``T_max``, likewise.
-        T_max: Length of the cosine in epochs, with the warm-up.
+        T_max: Length of the cosine in epochs, including the warm-up.
         **kwargs: See mmengine's ``_ParamScheduler``.
     """
 
@@ -43,13 +43,13 @@ class WarmupCosineLR(_ParamScheduler):
 
     def _get_value(self) -> list[float]:
         optimizer: Any = getattr(self.optimizer, 'optimizer', self.optimizer)
-        # Nothing is in proportion to a rate of 0; the largest stands in.
+        # A rate of 0 has no proportion; the largest rate is used instead.
         base = optimizer.defaults['lr'] or max(self.base_values)
         factor = self._factor(base) if base else 0.0
         return [base * factor for base in self.base_values]
 
     def _factor(self, base: float) -> float:
-        """The rate of this epoch as a part of the base rate."""
+        """The rate of this epoch divided by the base rate."""
         epoch = self.last_step
         if epoch < self.warmup_epochs:
             start = self.warmup_lr / base

@@ -242,7 +242,7 @@ def test_error_of_a_worker_is_one_line(root, run, capsys):
         list(loader)
     assert ended.value.code == 2
     (line,) = errors(capsys)
-    assert line.startswith(f'error: bad data: {bad} is empty. Mend it')
+    assert line.startswith(f'error: bad data: {bad} is empty. Fix it')
 
 
 def test_error_of_a_builder_is_one_line(root, run, capsys):
@@ -270,7 +270,7 @@ def test_sound_picture_whose_pipeline_fails_is_not_called_bad(root, run):
         dict(type='LoadImageFromFile'),
         dict(type='Resize', scale=(0, 0)),
     ]
-    with pytest.raises(RuntimeError, match='is sound, but its pipeline'):
+    with pytest.raises(RuntimeError, match='is valid, but its pipeline'):
         build(config, policy='skip', folder=root)[0]
 
 
@@ -303,9 +303,9 @@ BOXES = {
     'no area': (dict(area=0), 'no area'),
     'negative': (dict(bbox=[5, 5, -3, 9]), 'no area'),
     'outside': (dict(bbox=[96, 5, 9, 9]), 'outside the picture of 96 x 96'),
-    'nan': (dict(bbox=[float('nan'), 5, 9, 9]), 'no numbers'),
-    'infinite': (dict(bbox=[5, 5, float('inf'), 9]), 'no numbers'),
-    'three': (dict(bbox=[5, 5, 9]), 'no numbers'),
+    'nan': (dict(bbox=[float('nan'), 5, 9, 9]), 'invalid numbers'),
+    'infinite': (dict(bbox=[5, 5, float('inf'), 9]), 'invalid numbers'),
+    'three': (dict(bbox=[5, 5, 9]), 'invalid numbers'),
     'category': (dict(category_id=77), 'unknown category 77'),
 }
 
@@ -427,7 +427,7 @@ def test_before_a_run_only_what_is_skipped_is_let_pass(root, run, scope):
 @pytest.mark.parametrize(
     ('settings', 'told'),
     [
-        (dict(policy='ignore'), "'ignore' is none of error, skip"),
+        (dict(policy='ignore'), "'ignore' is not one of error, skip"),
         (dict(limit=-1), 'bad_data.limit: -1'),
         (dict(limit='many'), "bad_data.limit: 'many'"),
     ],

@@ -106,7 +106,7 @@ def test_annotations_of_boxes(root, check):
     for told in (
         'annotation 1 of 000001.jpg: no area',
         'outside the picture of 64 x 64',
-        'no numbers: bbox [nan, 1, 5, 5]',
+        'invalid numbers: bbox [nan, 1, 5, 5]',
         'unknown category 10',
         'annotation 5: no picture has the id 99',
         '000012.jpg has 64 x 64 pixels once it is upright and was annotated '

@@ -172,7 +172,7 @@ def test_large_annotations_are_looked_at_from_their_ends(
     (train, _) = inspect(
         coco, tmp_path / 'cut', cut('annotations/instances_train2017.json')
     )
-    assert 'is not whole' in train.problems[0]
+    assert 'is incomplete' in train.problems[0]
 
 
 def test_a_config_that_takes_no_root_says_so(tmp_path):

@@ -230,7 +230,7 @@ def test_large_annotations_with_paths_of_their_own(
     (note,) = accepted(config_of('', 'mmdet', 'CocoDataset', LOAD, **options))
     assert 'which its folder does not have' in note
     (root / 'ann.json').write_text('{"images": [' + ' ' * 99)
-    with pytest.raises(UserError, match='is not whole'):
+    with pytest.raises(UserError, match='is incomplete'):
         accepted(config_of('', 'mmdet', 'CocoDataset', LOAD, **options))
 
 

@@ -133,19 +133,28 @@ def test_configs_of_another_kind(tmp_path, suffix):
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ('train_dataloader.batch_size=abc', "'abc' is a text, and the conf"),
-        ('train_dataloader.batch_size=0', 'expected a whole number from 1'),
-        ('train_dataloader.batch_size=1.5', 'expected a whole number from 1'),
-        ('train_dataloader.num_workers=-1', 'expected a whole number from 0'),
-        ('train_cfg.max_iters=-1', 'expected a whole number from 1'),
-        ('optim_wrapper.optimizer.lr=fast', "'fast' is a text, and the con"),
+        ('train_dataloader.batch_size=abc', "'abc' is a string, and the con"),
+        ('train_dataloader.batch_size=0', 'expected an integer of at least 1'),
+        (
+            'train_dataloader.batch_size=1.5',
+            'expected an integer of at least 1',
+        ),
+        (
+            'train_dataloader.num_workers=-1',
+            'expected an integer of at least 0',
+        ),
+        ('train_cfg.max_iters=-1', 'expected an integer of at least 1'),
+        ('optim_wrapper.optimizer.lr=fast', "'fast' is a string, and the c"),
         ('optim_wrapper.optimizer.lr=nan', 'nan is not a number'),
         ('model=3', '3 is a number, and the config has a dict'),
         ('default_hooks=[]', 'is a list, and the config has a dict'),
         ('default_hooks.bad_numbers.polcy=skip', "did you mean 'policy'"),
-        ('work_dir=[1]', 'is a list, and mmengine takes a text'),
-        ('load_from=5', 'is a number, and mmengine takes a text'),
-        ('model.backbone.arch=5', '5 is a number, and the config has a text'),
+        ('work_dir=[1]', 'is a list, and mmengine expects a string'),
+        ('load_from=5', 'is a number, and mmengine expects a string'),
+        (
+            'model.backbone.arch=5',
+            '5 is a number, and the config has a string',
+        ),
     ],
 )
 def test_wrong_types_and_counts(option, message):

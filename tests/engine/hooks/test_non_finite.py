@@ -259,12 +259,15 @@ def test_a_replay_names_the_first_module(tmp_path):
     outcome = replay(content, config)
     assert outcome.inputs == ['inputs.0']
     assert outcome.culprit.kind == 'BaseDataPreprocessor'
-    assert outcome.culprit.given
+    assert outcome.culprit.bad_inputs
     config.train_dataloader.dataset = batches(None)
     content['weights']['norm.weight'][1] = math.inf
     outcome = replay(content, config)
     assert outcome.weights == ['norm.weight']
-    assert (outcome.culprit.name, outcome.culprit.given) == ('norm', False)
+    assert (outcome.culprit.name, outcome.culprit.bad_inputs) == (
+        'norm',
+        False,
+    )
 
 
 def test_a_loop_whose_batches_cannot_be_drawn_again(tmp_path):
@@ -280,7 +283,10 @@ def test_a_loop_whose_batches_cannot_be_drawn_again(tmp_path):
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        (dict(format='mmtransxnet bad numbers 1'), 'is no file of a non-fin'),
+        (
+            dict(format='mmtransxnet bad numbers 1'),
+            'is not a file of a non-fin',
+        ),
         (dict(weights={}), 'the weights do not fit the model'),
     ],
 )

@@ -179,7 +179,7 @@ def test_runs_without_a_launcher_check_for_themselves(tmp_path, monkeypatch):
     monkeypatch.setenv('DIGITS_ROOT', str(tmp_path / 'none'))
     config = launched(CLASSIFIER, 'none')
     config.work_dir = str(tmp_path)
-    with pytest.raises(UserError, match='the data is not as needed'):
+    with pytest.raises(UserError, match='the data is not as required'):
         build_runner(config, ['train'])
 
 

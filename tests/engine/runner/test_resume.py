@@ -162,7 +162,7 @@ def test_nothing_saved_yet(tmp_path, capsys, text):
     config = run_config(tmp_path, resume=False, load_from='weights.pth')
     assert checkpoint_to_load(config, 'auto') == 'weights.pth'
     assert config.resume is False
-    assert f'no checkpoint in {tmp_path}, the run begins' in (
+    assert f'no checkpoint in {tmp_path}, starting from the beginning' in (
         capsys.readouterr().out
     )
 
@@ -274,7 +274,7 @@ def test_harmless_differences(work_dir, monkeypatch):
 def test_another_config_is_named(work_dir, monkeypatch):
     config = run_config(work_dir, **{'model.depth': 3})
     told = warnings_of(monkeypatch, config)
-    assert 'another config: model.depth=2 there, 3 here' in told
+    assert 'another config: model.depth=2 in the checkpoint, 3 now' in told
     assert 'not be the interrupted one' in told
 
 
