@@ -1,8 +1,7 @@
-"""Write the weights of any known checkpoint to a file of tensors alone.
+"""Convert any known checkpoint to a file of tensors only.
 
 Without a config, the weights are a published backbone or classifier of size
-T, S or B, and keep their names. With one, they are given the names of its
-model.
+T, S or B, and keep their names. With one, they get the names of its model.
 """
 
 import argparse
@@ -53,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='NAME',
-        help="names that need not fit, or patterns such as 'head.fc.*'",
+        help="names that need not match, or patterns such as 'head.fc.*'",
     )
     args = parser.parse_args()
     if args.out.suffix not in ('.pth', '.safetensors'):
@@ -78,7 +77,7 @@ def model_of(config_name: str) -> dict[str, Tensor]:
 
 
 def published_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names and shapes of the published network that these weights are of."""
+    """Names and shapes of the published network of these weights."""
     if STEM not in state:
         raise UserError(
             f'without --config, the file must hold a backbone or a published '
@@ -101,7 +100,7 @@ def published_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             'classifier.2.weight': torch.empty(classes, last, 1, 1),
             'classifier.2.bias': torch.empty(classes),
         }
-    # A file has some of these, each whole.
+    # A file has some of these, each complete.
     absent = tuple(
         part
         for part in _OPTIONAL
@@ -115,24 +114,24 @@ def published_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def check(match: Match, source: str) -> None:
-    """Fail with all that is unmapped."""
+    """Raise an error that lists all unmatched names."""
     if not match.misfits:
         return
     lines = [
-        f'{len(names)} {what}:\n  ' + '\n  '.join(names)
-        for what, names in match.misfits.items()
+        f'{len(names)} {problem}:\n  ' + '\n  '.join(names)
+        for problem, names in match.misfits.items()
     ]
     names = '\n'.join(lines)
     raise UserError(
-        f'{source} is not converted; {match.hint or "names do not fit"}\n'
-        f'{names}\nWhat may differ is allowed by --allow'
+        f'{source} is not converted; {match.hint or "names do not match"}\n'
+        f'{names}\nNames that may differ can be allowed by --allow'
     )
 
 
 def meta_of(
     content: Mapping[str, Any], state: Mapping[str, Tensor], source: Path
 ) -> dict[str, Any]:
-    """What is to be known of the weights."""
+    """Metadata of the weights."""
     table = next(
         (v for n, v in state.items() if n.endswith('relative_pos_enc.0')), None
     )
@@ -144,12 +143,12 @@ def meta_of(
     if table is not None:
         # The stem's stride is 4.
         meta['image_size'] = str(4 * math.isqrt(table.shape[-2]))
-    theirs = content.get('meta') or {}
-    # mmdet 2 and mmseg 0 wrote the classes beside the rest.
-    dataset = theirs.get('dataset_meta') or {
-        key.lower(): theirs[key]
+    recorded = content.get('meta') or {}
+    # mmdet 2 and mmseg 0 wrote the classes directly into the metadata.
+    dataset = recorded.get('dataset_meta') or {
+        key.lower(): recorded[key]
         for key in ('CLASSES', 'PALETTE')
-        if key in theirs
+        if key in recorded
     }
     if dataset:
         meta['dataset_meta'] = {

@@ -1,6 +1,6 @@
 """Train Mask R-CNN + TransXNet on the embedded digits and show the result.
 
-It only calls the tools that a user would call, and prints each command.
+It only calls the tools for users, and prints each command.
 """
 
 import argparse

@@ -6,8 +6,8 @@
 # On every one of several machines: NNODES, NODE_RANK and MASTER_ADDR (PORT).
 # RENDEZVOUS_SECONDS (600): how long they wait for each other. LOCAL_ADDR: the
 # address of this machine, if not that on the route to MASTER_ADDR.
-# MAX_RESTARTS (0): how often all processes are started again when one has
-# died; they resume from the latest checkpoint. At SIGTERM and SIGUSR1 they
+# MAX_RESTARTS (0): how often all processes are restarted when one has
+# failed; they resume from the latest checkpoint. At SIGTERM and SIGUSR1 they
 # save and exit; torchrun waits GRACE_SECONDS (120) for that.
 set -euo pipefail
 if [ $# -lt 2 ]; then

@@ -1,10 +1,10 @@
-"""Kill a training again and again; does it end as if nothing had happened?
+"""Check that repeatedly killed runs end like undisturbed ones.
 
 A small model is trained undisturbed. Then the same run is started, killed at
-random moments and resumed until it is through, again and again until there
-have been enough kills. Every final checkpoint must equal the undisturbed one
-bit by bit (weights, averaged weights, optimizer, schedules), and every loss
-logged on the way must be the one of that iteration.
+random moments and resumed until it finishes; this is repeated until the number
+of kills is reached. Every final checkpoint must equal the undisturbed one bit
+by bit (weights, averaged weights, optimizer, schedules), and every loss logged
+on the way must be the one of that iteration.
 
     python tools/drill.py --kills 50 --seed 0
 """
@@ -23,7 +23,7 @@ from mmtransxnet.benchmark.drill import KINDS, Drill, Kill
 
 
 def summary(kills: list[Kill]) -> Table:
-    """How often what happened."""
+    """Number of kills by kind."""
     table = Table('kind', 'kills', 'in a write', 'of two processes', 'what')
     for kind, meaning in KINDS.items():
         mine = [kill for kill in kills if kill.kind == kind]
@@ -38,7 +38,7 @@ def summary(kills: list[Kill]) -> Table:
 
 
 def parse_args() -> argparse.Namespace:
-    """Read how often to kill."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the drill, report, and exit with 1 if anything differed."""
+    """Run the drill, report, and exit with status 1 on any difference."""
     args = parse_args()
     folder = args.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from mmtransxnet.engine.config.options import OptionsAction
 
 
 def parse_args() -> argparse.Namespace:
-    """Read what to look at, with what, and where drawings go."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -33,12 +33,12 @@ def parse_args() -> argparse.Namespace:
         '--score-thr',
         type=float,
         default=0.3,
-        help='score from which detections are drawn',
+        help='minimum score of detections that are drawn',
     )
     parser.add_argument(
         '--fold',
         action='store_true',
-        help='predict with the inference form: the same outputs, faster',
+        help='predict with the inference form: equal outputs, faster',
     )
     parser.add_argument(
         '--cfg-options',
@@ -53,41 +53,41 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_device(name: str | None) -> None:
-    """Check that there is a device."""
+    """Check that a device is available."""
     try:
         torch.empty(0, device=name)
-    # Without CUDA, torch asserts.
+    # Without CUDA, torch raises AssertionError.
     except (AssertionError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f'--device {name}: {reason}') from error
 
 
 class Summary:
-    """Tells how it goes on, and how it went."""
+    """Prints the progress and a summary."""
 
     def __init__(self) -> None:
-        self.good: set[Path | int] = set()
+        self.succeeded: set[Path | int] = set()
         self.failed: dict[Path | int, str] = {}
 
     def add(self, result: Result) -> None:
-        """Take note of a result."""
+        """Record and print a result."""
         if result.error is not None:
             self.failed[result.source] = result.error
             print(f'failed: {result.source}: {result.error}', file=sys.stderr)
-        elif result.source not in self.good:
-            self.good.add(result.source)
+        elif result.source not in self.succeeded:
+            self.succeeded.add(result.source)
             print(f'{result.source} -> {result.drawing}', flush=True)
 
     def close(self) -> None:
-        """Say what failed; exit with 1 if something did, or nothing was."""
-        print(f'{len(self.good)} drawn, {len(self.failed)} failed')
-        if self.failed or not self.good:
+        """Print the failures; exit with status 1 on failure or no input."""
+        print(f'{len(self.succeeded)} drawn, {len(self.failed)} failed')
+        if self.failed or not self.succeeded:
             names = ', '.join(str(source) for source in self.failed)
             sys.exit(f'error: failed: {names or "there was nothing to draw"}')
 
 
 def main() -> None:
-    """Build the model, go through the inputs."""
+    """Build the model and predict the inputs."""
     args = parse_args()
     inputs = [*args.inputs]
     if args.webcam is not None:

@@ -2,9 +2,9 @@
 
     python tools/launch.py PROCESSES TOOL [arguments of the tool]
 
-What dist_train.sh and dist_test.sh call, and whose variables of the
-environment it reads: torchrun, with machines that meet by address and not by
-name, ranks in the order of NODE_RANK, and one line where they do not meet.
+Called by dist_train.sh and dist_test.sh, whose environment variables it reads.
+Uses torchrun; machines connect by address instead of name, ranks are in the
+order of NODE_RANK, and a failed rendezvous is reported in one line.
 """
 
 import argparse
@@ -17,14 +17,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument('processes', help='number of them on this machine')
+    parser.add_argument(
+        'processes', help='number of processes on this machine'
+    )
     parser.add_argument('tool', help='file of the tool')
     parser.add_argument('arguments', nargs=argparse.REMAINDER)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Hand over to torchrun."""
+    """Run torchrun."""
     args = parse_args()
     launch(args.processes, args.tool, args.arguments)
 

@@ -1,4 +1,4 @@
-"""Compute an iteration again whose loss or gradients were not finite.
+"""Recompute an iteration whose loss or gradients were not finite.
 
 Reads a non_finite_iter_N_rankN.pth that a training left in its work
 directory, and the data that the run read. Exit status 0 if the loss or a
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def print_losses(recorded: dict[str, float], now: dict[str, float]) -> None:
-    """Print the losses of then and of now."""
+    """Print the losses in the run and now."""
     table = Table('loss', 'in the run', 'now')
     for name, value in now.items():
         then = recorded.get(name)
@@ -36,7 +36,7 @@ def print_places(outcome: Replay) -> None:
     """Print where values are not finite."""
     culprit = outcome.culprit
     if culprit is None:
-        print('all modules gave finite outputs')
+        print('the outputs of all modules are finite')
     else:
         inputs = 'not finite either' if culprit.bad_inputs else 'finite'
         print(
@@ -53,7 +53,7 @@ def print_places(outcome: Replay) -> None:
 
 
 def main() -> None:
-    """Read, compute, print."""
+    """Read the file, recompute, print."""
     args = parse_args()
     with report_user_errors():
         record = read_record(args.file)

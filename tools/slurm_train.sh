@@ -4,8 +4,8 @@
 #     tools/slurm_train.sh PARTITION JOB_NAME CONFIG [flags of train.py]
 #
 # GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (8), SRUN_ARGS, PORT.
-# GRACE_SECONDS (120): how long before its time limit the run is told to save.
-# A run that was told to stop (status 75) is queued again and goes on. With
+# GRACE_SECONDS (120): how long before its time limit the run is signalled.
+# A run that was preempted (status 75) is requeued and resumed. With
 # --resume the same job may be submitted again and again, from the beginning.
 # RENDEZVOUS_SECONDS (600): how long its processes wait for each other.
 set -euo pipefail

@@ -1,7 +1,7 @@
 """Write the tables of the READMEs from the metafiles.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a
-folder of configs/, or `digits`.
+A table is between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a folder
+of configs/, or `digits`.
 """
 
 import argparse
@@ -44,7 +44,9 @@ def metrics_of(model: dict[str, Any]) -> dict[str, float]:
 def table(name: str, page: Path) -> str:
     """A metafile as a markdown table, with links from a page."""
     models = models_of(name)
-    metrics = list(dict.fromkeys(m for one in models for m in metrics_of(one)))
+    metrics = list(
+        dict.fromkeys(m for model in models for m in metrics_of(model))
+    )
     digits = name == 'digits'
     columns = ['config', *metrics]
     columns += ['training'] if digits else ['params', 'GMACs', 'at', 'weights']
@@ -81,7 +83,7 @@ def costs(model: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Rewrite the pages, or say that they are stale."""
+    """Rewrite the pages, or report stale ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         '--check', action='store_true', help='change nothing, fail if stale'

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--fold',
         action='store_true',
-        help='evaluate the inference form: the same outputs, faster',
+        help='evaluate the inference form: equal outputs, faster',
     )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -51,7 +51,7 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
     if args.show_dir:
         check_folder(args.show_dir, '--show-dir')
     config.load_from = args.checkpoint
-    # The weights are all there; what they started from is not needed.
+    # The checkpoint has all weights; pretrained ones are not needed.
     if 'backbone' in config.model:
         config.model.backbone.init_cfg = None
     if args.fold:
@@ -89,14 +89,14 @@ def show_in(config: Config, folder: str) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Check what can be checked in seconds, then evaluate."""
+    """Run the fast checks, then evaluate."""
     config = load_run(args)
     apply_flags(config, args)
     runner = build_runner(config, ['test'])
     model = runner.model.module if args.tta else runner.model
     in_turn(partial(check_checkpoint, args.checkpoint, model, args.config))
     if args.out:
-        # mmdet's packs masks, which are large.
+        # mmdet's DumpDetResults compresses masks, which are large.
         scope = config.get('default_scope')
         name = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
         dump = METRICS.build(dict(type=name, out_file_path=args.out))
@@ -105,7 +105,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Evaluate, and end in order."""
+    """Evaluate, and close the process group."""
     args = parse_args()
     with report_user_errors(), closing_process_group():
         evaluate(args)

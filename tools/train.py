@@ -5,7 +5,7 @@ from mmtransxnet.engine.runner.train import train, train_parser
 
 
 def main() -> None:
-    """Train, and end in order."""
+    """Train, and close the process group."""
     args = train_parser(__doc__).parse_args()
     with report_user_errors(), closing_process_group():
         train(args)

@@ -1,8 +1,8 @@
 # 30 epochs of fine-tuning at 384 pixels, from the weights trained at 224. The
-# result is published, its recipe is not: this one is ours, after Swin's.
+# result is published, its recipe is not: this recipe follows Swin's.
 _base_ = './transxnet_b.py'
 
-# The whole classifier, not the backbone alone; position tables are resized.
+# The complete classifier, not only the backbone; position tables are resized.
 load_from = 'transxnet://b'
 
 model = dict(

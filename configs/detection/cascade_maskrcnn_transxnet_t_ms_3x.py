@@ -1,4 +1,4 @@
-# Ours: no 3x result of TransXNet is published.
+# Recipe of this suite: no 3x result of TransXNet is published.
 _base_ = [
     '../_base_/models/cascade_maskrcnn_transxnet.py',
     '../_base_/datasets/coco_instance_ms.py',

@@ -9,8 +9,8 @@ model = dict(
     backbone=dict(
         init_cfg=dict(checkpoint='transxnet://t')))
 
-# The published config means to exempt the position tables too, by names that
-# no parameter has. So they were decayed, and are here.
+# The published config tries to exempt the position tables too, by names that
+# match no parameter. So they were decayed, as they are here.
 optim_wrapper = dict(
     optimizer=dict(weight_decay=0.05),
     paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0))))

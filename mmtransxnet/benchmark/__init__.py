@@ -1,4 +1,4 @@
-"""Published figures, and whether they come out again."""
+"""Reproduction of published figures, and benchmarks."""
 
 from mmtransxnet.benchmark.checks import Checked, check_rows
 from mmtransxnet.benchmark.commands import (

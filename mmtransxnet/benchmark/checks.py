@@ -1,4 +1,4 @@
-"""Is there what an evaluation needs? Asked of all rows before the first."""
+"""Check the requirements of all evaluations before the first one."""
 
 import argparse
 import hashlib
@@ -26,7 +26,7 @@ class Checked:
     Attributes:
         row: The row.
         checkpoint: File, URL or name of the weights.
-        identity: Changes when the config or the weights do.
+        identity: Hash that changes with the config and the weights.
         state: ``'ready'``, or why not: ``'nothing published'``, ``'no
             config'``, ``'no data'``, ``'no weights'``.
         reason: The remedy.
@@ -46,8 +46,8 @@ def check_rows(
 
     Args:
         rows: The rows.
-        folder: Folder of checkpoints that go before the published weights:
-            ``NAME.pth``, a published file's name, or a work directory
+        folder: Folder of checkpoints that take precedence over the published
+            weights: ``NAME.pth``, a published file's name, or a work directory
             ``NAME/``.
         options: ``--cfg-options`` of all runs.
     """
@@ -70,7 +70,7 @@ def _check(
     problem = _data_problem(config, looked)
     if problem:
         return Checked(row, state='no data', reason=problem)
-    checkpoint = _find(row, folder)
+    checkpoint = _find_checkpoint(row, folder)
     if checkpoint is None:
         where = f'in {folder} or ' if folder else ''
         return Checked(
@@ -79,7 +79,7 @@ def _check(
             reason=f'none {where}named by the metafile; see --checkpoints',
         )
     try:
-        _open(checkpoint)
+        _open_checkpoint(checkpoint)
     except ValueError as error:
         return Checked(row, checkpoint, state='no weights', reason=str(error))
     return Checked(row, checkpoint, _identity(config, checkpoint))
@@ -93,26 +93,28 @@ def parse_options(options: Sequence[str]) -> dict[str, Any] | None:
     return parser.parse_args(given).cfg_options
 
 
-def _data_problem(config: Config, looked: dict[str, str]) -> str:
-    """What is wrong with the data; each set is looked at once.
+def _data_problem(config: Config, cache: dict[str, str]) -> str:
+    """Describe what is wrong with the data; each set is checked once.
 
-    A part of a published set is enough to run, not to compare.
+    A part of a published set can be evaluated, but not compared.
     """
     dataset = dict(config.test_dataloader.dataset)
     dataset.pop('pipeline', None)
     key = repr((dataset, config.get('test_evaluator')))
-    if key not in looked:
+    if key not in cache:
         try:
             check_data(config, ['test'])
-            layouts = inspect_layout(config, ['test'])
-            looked[key] = '; '.join(n for one in layouts for n in one.notes)
+            reports = inspect_layout(config, ['test'])
+            cache[key] = '; '.join(
+                n for report in reports for n in report.notes
+            )
         except UserError as error:
-            looked[key] = str(error)
-    return looked[key]
+            cache[key] = str(error)
+    return cache[key]
 
 
-def _find(row: Row, folder: Path | None) -> str | None:
-    """The checkpoint of a row: one of the user's, or the published one."""
+def _find_checkpoint(row: Row, folder: Path | None) -> str | None:
+    """The checkpoint of a row, from the folder or the published one."""
     if folder:
         names = [f'{row.name}.pth']
         if row.weights:
@@ -126,8 +128,8 @@ def _find(row: Row, folder: Path | None) -> str | None:
     return row.weights
 
 
-def _open(checkpoint: str) -> None:
-    """Open the weights, which fetches them where they are elsewhere."""
+def _open_checkpoint(checkpoint: str) -> None:
+    """Open the weights, downloading them if needed."""
     read_checkpoint(path_of(checkpoint))
 
 

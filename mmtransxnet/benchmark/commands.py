@@ -16,7 +16,7 @@ class Launch:
 
     Attributes:
         launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
-        gpus: Number of processes, a GPU each.
+        gpus: Number of processes, one GPU each.
         partition: Slurm's partition.
         options: ``--cfg-options`` for all runs.
     """
@@ -39,7 +39,7 @@ class Command:
 
     Attributes:
         words: Program and arguments, from the root of the repository.
-        environment: Variables beside those of this process.
+        environment: Variables in addition to those of this process.
     """
 
     words: list[str]
@@ -61,8 +61,8 @@ def evaluation_command(
 def training_command(launch: Launch, name: str, config: Config) -> Command:
     """The command that trains a config by its recipe.
 
-    The recipe's number of GPUs is used where that many are at hand, never
-    more. With fewer, the learning rate is scaled.
+    At most the recipe's number of GPUs is used. With fewer, the learning rate
+    is scaled.
     """
     published = published_gpus(config)
     gpus = 1 if launch.launcher == 'none' else min(launch.gpus, published)

@@ -1,10 +1,10 @@
 """Training runs that are killed, resumed and compared with undisturbed ones.
 
 A small model is trained undisturbed. Then the same run is started, killed at
-random moments and resumed until it is through, again and again until there
-have been enough kills. Every final checkpoint must equal the undisturbed one
-bit by bit (weights, averaged weights, optimizer, schedules), and every loss
-logged on the way must be the one of that iteration.
+random moments and resumed until it finishes; this is repeated until the
+number of kills is reached. Every final checkpoint must equal the undisturbed
+one bit by bit (weights, averaged weights, optimizer, schedules), and every
+loss logged on the way must be the one of that iteration.
 """
 
 import json
@@ -79,7 +79,7 @@ LOOPS = dict(
     ),
 )
 
-# A write takes so long, in seconds, that a kill can be inside it.
+# Duration of a write in seconds, long enough to be hit by a kill.
 SLOW_WRITE = 0.3
 SLOW = f"""
 import os
@@ -117,7 +117,7 @@ class Kill:
         processes: Number of training processes.
         status: Exit status of the run; negative, the signal.
         last: Last iteration that it logged.
-        inside: Whether a write was under way: it left an unfinished file.
+        inside: Whether a write was interrupted: it left an unfinished file.
     """
 
     run: int
@@ -133,8 +133,8 @@ class Drill:
     """Trains and kills.
 
     Args:
-        folder: Where everything goes.
-        seed: Seed of the moments and kinds.
+        folder: Output folder.
+        seed: Seed of the times and kinds of kills.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -151,7 +151,7 @@ class Drill:
                 renderings=1,
             )
         (folder / 'slow').mkdir(exist_ok=True)
-        # Python imports it by itself when it starts.
+        # Python imports it automatically at startup.
         (folder / 'slow/sitecustomize.py').write_text(SLOW)
         for loop, text in LOOPS.items():
             path = folder / f'{loop}.py'
@@ -178,7 +178,7 @@ class Drill:
                 [str(self.folder / 'slow'), os.environ.get('PYTHONPATH', '')]
             ),
             'PORT': str(_free_port()),
-            # As many as an undisturbed run: sums depend on it.
+            # As many as in an undisturbed run, because sums depend on it.
             'OMP_NUM_THREADS': '1',
         }
         with (work_dir / 'output.txt').open('ab') as output:
@@ -192,7 +192,7 @@ class Drill:
             )
 
     def undisturbed(self, loop: str, processes: int) -> Path:
-        """The folder of a run that nobody kills."""
+        """Folder of a run that is not killed."""
         work_dir = self.folder / f'undisturbed_{loop}_{processes}'
         if (loop, processes) in self.seconds:
             return work_dir
@@ -209,9 +209,9 @@ class Drill:
     def kill(
         self, run: int, work_dir: Path, loop: str, processes: int
     ) -> Kill | None:
-        """Start or resume once and interrupt; None if it got through."""
+        """Start or resume once and interrupt; None if the run finished."""
         kind = self.random.choice(list(KINDS))
-        have = [p for p in checkpoints_of(work_dir) if _is_whole(p)]
+        have = [p for p in checkpoints_of(work_dir) if _is_complete(p)]
         if kind == 'disk full' and not have:
             kind = 'SIGKILL in a write'
         if kind == 'damaged checkpoint' and len(have) < 2:
@@ -237,7 +237,7 @@ class Drill:
         work_dir: Path,
         seconds: float,
     ) -> None:
-        """Wait for the moment, then send the signal."""
+        """Wait for the chosen moment, then send the signal."""
         if kind == 'disk full':
             return  # it stops by itself
         if kind == 'SIGKILL in a write':
@@ -251,7 +251,7 @@ class Drill:
             _signal(process, signal.SIGKILL)
             return
         polite = kind in ('SIGTERM', 'SIGUSR1')
-        if polite:  # before it listens, a signal just ends it
+        if polite:  # without handlers, a signal would kill it
             begun = len(_losses(work_dir))
             _wait_until(process, lambda: len(_losses(work_dir)) > begun, True)
         wait = self.random.uniform(0, seconds * (0.1 if polite else 1))
@@ -263,7 +263,7 @@ class Drill:
     def _check_status(
         self, kind: str, status: int, processes: int, work_dir: Path
     ) -> None:
-        """A run that is asked to stop says so; torchrun has its own status."""
+        """Check the exit status; torchrun has its own."""
         polite = kind in ('SIGTERM', 'SIGUSR1') and processes == 1
         expected = {STATUS} if polite else None
         if kind == 'disk full' and processes == 1:
@@ -276,9 +276,9 @@ class Drill:
 
     def _damage(self, work_dir: Path) -> None:
         """Cut the newest checkpoint short, empty it or flip a bit of it."""
-        found = [p for p in checkpoints_of(work_dir) if _is_whole(p)]
+        found = [p for p in checkpoints_of(work_dir) if _is_complete(p)]
         if len(found) < 2:
-            return  # nothing could be resumed, and nothing should
+            return  # nothing to resume from would be left
         content = bytearray(found[0].read_bytes())
         how = self.random.choice(['cut', 'empty', 'flip', 'last_checkpoint'])
         if how == 'last_checkpoint':
@@ -295,15 +295,15 @@ class Drill:
         os.utime(found[0], ns=(then, then))
 
     # ------------------------------------------------------------- the end
-    def run(self, number: int, left: int) -> tuple[list[Kill], list[str]]:
-        """A run with kills until it is through.
+    def run(self, number: int, max_kills: int) -> tuple[list[Kill], list[str]]:
+        """Run with kills until it finishes.
 
         Args:
             number: Number of the run.
-            left: How many kills are wanted at most.
+            max_kills: Maximum number of kills.
 
         Returns:
-            The kills, and what is different from an undisturbed run.
+            The kills, and the differences from an undisturbed run.
         """
         loop = self.random.choice(list(LOOPS))
         processes = self.random.choice([1, 1, 2])
@@ -313,7 +313,7 @@ class Drill:
         work_dir.mkdir(parents=True)
         kills: list[Kill] = []
         through = False
-        while len(kills) < min(left, 8) and not through:
+        while len(kills) < min(max_kills, 8) and not through:
             kill = self.kill(number, work_dir, loop, processes)
             through = kill is None
             kills += [kill] if kill else []
@@ -323,10 +323,10 @@ class Drill:
         return kills, [f'run {number}: {problem}' for problem in problems]
 
 
-def differences(undisturbed: Path, other: Path) -> list[str]:
-    """What two finished runs do not have in common."""
+def differences(undisturbed: Path, killed: Path) -> list[str]:
+    """List the differences between two finished runs."""
     problems = []
-    expected_state, state = map(_final, (undisturbed, other))
+    expected_state, state = map(_final, (undisturbed, killed))
     for part in ('state_dict', 'ema_state_dict', 'optimizer'):
         problems += _unequal(expected_state[part], state[part], part)
     problems += _unequal(
@@ -334,7 +334,7 @@ def differences(undisturbed: Path, other: Path) -> list[str]:
         state['param_schedulers'],
         'param_schedulers',
     )
-    expected, logged = _losses(undisturbed), _losses(other)
+    expected, logged = _losses(undisturbed), _losses(killed)
     if set(expected) != set(logged):
         problems.append('other iterations were logged')
     problems += [
@@ -342,11 +342,11 @@ def differences(undisturbed: Path, other: Path) -> list[str]:
         for step, found in logged.items()
         if found != expected.get(step)
     ]
-    left = [path.name for path in other.glob(f'*{TEMPORARY}')]
+    left = [path.name for path in killed.glob(f'*{TEMPORARY}')]
     return problems + [f'{name} is left over' for name in left]
 
 
-def _unequal(first: Any, second: Any, where: str) -> list[str]:
+def _unequal(first: Any, second: Any, path: str) -> list[str]:
     """Names of the leaves of second states that differ in any bit."""
     if isinstance(first, dict) and isinstance(second, dict):
         keys = sorted({*first, *second}, key=str)
@@ -354,14 +354,14 @@ def _unequal(first: Any, second: Any, where: str) -> list[str]:
             name
             for key in keys
             for name in _unequal(
-                first.get(key), second.get(key), f'{where}.{key}'
+                first.get(key), second.get(key), f'{path}.{key}'
             )
         ]
     if isinstance(first, list) and isinstance(second, list):
-        return _unequal(dict(enumerate(first)), dict(enumerate(second)), where)
+        return _unequal(dict(enumerate(first)), dict(enumerate(second)), path)
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        return [] if torch.equal(first, second) else [f'{where} differs']
-    return [] if first == second else [f'{where} differs']
+        return [] if torch.equal(first, second) else [f'{path} differs']
+    return [] if first == second else [f'{path} differs']
 
 
 def _final(work_dir: Path) -> dict[str, Any]:
@@ -369,7 +369,7 @@ def _final(work_dir: Path) -> dict[str, Any]:
 
 
 def _losses(work_dir: Path) -> dict[int, set[float]]:
-    """All values that were logged for each iteration, by all attempts."""
+    """All values logged for each iteration, in all attempts."""
     found: dict[int, set[float]] = {}
     for path in work_dir.glob('*/vis_data/scalars.json'):
         for line in path.read_text().splitlines():
@@ -378,13 +378,14 @@ def _losses(work_dir: Path) -> dict[int, set[float]]:
             except json.JSONDecodeError:  # killed while it was written
                 continue
             if 'loss' in entry:
-                # Their number in a log of epochs begins anew in each.
+                # In an epoch-based log, iterations are numbered within the
+                # epoch.
                 step = entry.get('step', entry.get('iter'))
                 found.setdefault(step, set()).add(entry['loss'])
     return found
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     try:
         read_training_state(path)
     except ValueError:
@@ -403,7 +404,7 @@ def _is_writing(work_dir: Path) -> bool:
 def _wait_until(
     process: subprocess.Popen, condition: Callable[[], bool], value: bool
 ) -> bool:
-    """Wait for a condition; whether the process has ended before."""
+    """Wait for a condition; return whether the process ended before."""
     while process.poll() is None:
         if condition() is value:
             return False
@@ -412,7 +413,7 @@ def _wait_until(
 
 
 def _signal(process: subprocess.Popen, number: int) -> None:
-    """SIGKILL hits all processes of a run, other signals the first."""
+    """Send SIGKILL to all processes of a run, other signals to the first."""
     if number == signal.SIGKILL:
         _kill_all(process.pid)
     elif process.poll() is None:

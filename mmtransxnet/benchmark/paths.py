@@ -4,7 +4,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
-# A wheel carries them where mim looks for them.
+# In a wheel, they are where mim looks for them.
 _SHIPPED = _PACKAGE / '.mim'
 
 # The folder that holds ``configs`` and ``tools``.

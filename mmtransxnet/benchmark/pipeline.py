@@ -1,4 +1,4 @@
-"""Run the tools one after the other, as a user would, and time them."""
+"""Run and time a sequence of tools as a user would."""
 
 import json
 import shlex
@@ -13,11 +13,11 @@ PRETRAINING = 'configs/classification/transxnet_t_digits.py'
 
 
 class Steps:
-    """A sequence of tools; it ends where one fails.
+    """A sequence of tools that stops at the first failure.
 
     Args:
         root: Folder that has ``tools/`` and ``configs/``.
-        folder: Where logs and checkpoints go.
+        folder: Folder for logs and checkpoints.
         options: ``--cfg-options`` of all trainings.
 
     Attributes:

@@ -28,13 +28,13 @@ def write_report(
     """
     pairs = list(zip(rows, outcomes, strict=True))
     counts = Counter(outcome.state for outcome in outcomes)
-    told = ', '.join(f'{count} {state}' for state, count in counts.items())
+    totals = ', '.join(f'{count} {state}' for state, count in counts.items())
     lines = [line for pair in pairs for line in _lines(*pair)]
     reasons: dict[str, list[str]] = {}
     for row, outcome in pairs:
         if outcome.reason:
             reasons.setdefault(outcome.reason, []).append(row.name)
-    text = f'# Reproduction of published figures\n\n{told}.\n\n'
+    text = f'# Reproduction of published figures\n\n{totals}.\n\n'
     text += _HEADER + ''.join(lines)
     if reasons:
         text += '\n## Why\n\n' + ''.join(

@@ -11,9 +11,9 @@ import yaml
 from mmtransxnet.utils.errors import UserError
 
 TOLERANCE = 0.1
-"""Percentage points by which the same weights on the same data may differ
-from a figure with one digit: 0.05 of rounding, and as much for another
-decoder of pictures, device or precision."""
+"""Tolerance in percentage points for the same weights and data, for figures
+with one digit: 0.05 for rounding, and 0.05 for other image decoders, devices
+or precisions."""
 
 METRICS: dict[str, tuple[str, float]] = {
     'Top 1 Accuracy': ('accuracy/top1', 1.0),
@@ -40,7 +40,7 @@ class Row:
         config: Path of its config.
         weights: Path, URL or ``transxnet://`` name of its weights.
         figures: Published metrics in percent, by their names.
-        tolerances: How far a metric may be off, in percentage points.
+        tolerances: Tolerance of each metric, in percentage points.
     """
 
     name: str
@@ -55,16 +55,16 @@ def read_rows(metafile: Path) -> list[Row]:
     """Read the models of a metafile.
 
     Metafiles have the model-index format; ``Metadata: {Tolerance: ...}``, a
-    number or a number for each metric, is ours.
+    number or a number for each metric, is an addition of this suite.
 
     Raises:
-        UserError: It cannot be read, or has metrics we do not know.
+        UserError: It cannot be read, or has unknown metrics.
     """
     try:
         content = yaml.safe_load(metafile.read_text())
         return [_row(model, metafile) for model in content['Models']]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f'{metafile} is no metafile ({error!r})') from error
+        raise UserError(f'{metafile} is not a metafile ({error!r})') from error
 
 
 def _row(model: Mapping[str, Any], metafile: Path) -> Row:
@@ -108,16 +108,16 @@ def select_rows(
         names: Names of models; empty for all.
 
     Raises:
-        UserError: There is no such task or model, or none is left.
+        UserError: A task or model is unknown, or no row is left.
     """
-    for kind, wanted, known in (
+    for flag, wanted, known in (
         ('--task', tasks, [row.task for row in rows]),
         ('--models', names, [row.name for row in rows]),
     ):
         for name in set(wanted) - set(known):
             close = difflib.get_close_matches(name, known) or sorted({*known})
             raise UserError(
-                f'{kind} {name}: no metafile has it; did you mean '
+                f'{flag} {name}: no metafile has it; did you mean '
                 f'{", ".join(close)}?'
             )
     kept = [

@@ -1,4 +1,4 @@
-"""Evaluate a row with the tool a user calls, and compare."""
+"""Evaluate a row with tools/test.py and compare."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from mmtransxnet.utils.atomic_write import write_safely
 
 @dataclass
 class Outcome:
-    """What came of a row.
+    """The outcome of a row.
 
     Attributes:
         name: Name of the row.
         state: ``'reproduced'``, ``'differs'``, ``'failed'``, or why it was
             not evaluated.
         measured: Metrics in percent, by the metafile's names.
-        reason: Why it is so, where the figures do not say.
+        reason: Explanation of the state, if needed.
         minutes: Wall time of the evaluation.
-        identity: Of the config and weights that were evaluated.
+        identity: Identity of the evaluated config and weights.
         checkpoint: The weights.
         command: The command line.
     """
@@ -52,7 +52,7 @@ def load_outcomes(folder: Path) -> dict[str, Outcome]:
 def still_holds(earlier: Outcome, checked: Checked) -> bool:
     """Whether an earlier outcome is of this config and these weights.
 
-    Figures that were published since are not in it.
+    Figures published since are not included in it.
     """
     return (
         earlier.identity == checked.identity
@@ -63,7 +63,7 @@ def still_holds(earlier: Outcome, checked: Checked) -> bool:
 def evaluate(
     checked: Checked, launch: Launch, root: Path, folder: Path
 ) -> Outcome:
-    """Evaluate a row that is ready, and keep the outcome.
+    """Evaluate a row that is ready, and save the outcome.
 
     Args:
         checked: The row.
@@ -96,17 +96,17 @@ def evaluate(
         command=command.words,
     )
     if status:
-        outcome.reason = f'{_complaint(log)} (status {status}, see {log})'
+        outcome.reason = f'{_error_line(log)} (status {status}, see {log})'
     else:
         _take_metrics(outcome, row, work_dir, start)
     judge(outcome, row)
-    _keep(outcome, work_dir / 'outcome.json')
+    _save(outcome, work_dir / 'outcome.json')
     return outcome
 
 
-def _complaint(log: Path) -> str:
-    """The line of a log that says what went wrong."""
-    # Rules such as torchrun's last line say nothing.
+def _error_line(log: Path) -> str:
+    """The line of a log that explains the failure."""
+    # Skip separators such as torchrun's last line.
     lines = [x for x in log.read_text().splitlines() if re.search(r'\w', x)]
     errors = [line for line in lines if line.startswith('error:')]
     return (errors or lines or ['no output'])[-1].strip()
@@ -130,8 +130,8 @@ def _take_metrics(
         key, factor = METRICS[name]
         value = metrics.get(key, math.nan)
         if not math.isfinite(value):
-            what = f'{key} is {value}' if key in metrics else f'no {key}'
-            outcome.reason = f'{latest}: {what}'
+            problem = f'{key} is {value}' if key in metrics else f'no {key}'
+            outcome.reason = f'{latest}: {problem}'
             return
         outcome.measured[name] = value * factor
 
@@ -142,14 +142,14 @@ def judge(outcome: Outcome, row: Row) -> None:
         outcome.state = 'failed'
         return
     within = all(
-        # The last digit of sums in floating point is not meant.
+        # Allow for rounding in floating point.
         abs(outcome.measured[name] - figure) <= row.tolerances[name] + 1e-6
         for name, figure in row.figures.items()
     )
     outcome.state = 'reproduced' if within else 'differs'
 
 
-def _keep(outcome: Outcome, path: Path) -> None:
-    """Write an outcome so that a kill leaves the old one or the new one."""
+def _save(outcome: Outcome, path: Path) -> None:
+    """Write an outcome atomically."""
     content = json.dumps(asdict(outcome), indent=2).encode()
     write_safely(path, content, 'start again')

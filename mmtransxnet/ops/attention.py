@@ -127,7 +127,7 @@ def _attend(
 
 
 def _check_step(batch: int, im2col_step: int) -> None:
-    """Raise where mmcv's kernel, which works in steps, would."""
+    """Raise an error where mmcv's kernel, which works in steps, would."""
     step = min(batch, im2col_step)
     if batch % step:
         raise RuntimeError(f'batch({batch}) must divide im2col_step({step})')

@@ -1,4 +1,4 @@
-"""What every operator of this room needs."""
+"""Helpers of the operators."""
 
 from typing import Any
 

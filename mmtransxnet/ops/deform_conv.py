@@ -172,7 +172,7 @@ def deform_conv_backward_parameters(
         im2col_step (int): Not used.
     """
     geometry = (dH, dW, padH, padW, dilationH, dilationW)
-    # The weight's gradient does not depend on the weight: any will do.
+    # The weight's gradient does not depend on the weight: use any.
     grads = _backward(
         gradOutput,
         _operands(input, torch.zeros_like(gradWeight), offset),
@@ -330,7 +330,7 @@ def modulated_deform_conv_backward(
 def _first_values(
     values: Tensor, channels: int, output: Tensor, name: str
 ) -> Tensor:
-    """Return what mmcv reads of offsets or masks.
+    """Return the values that mmcv reads from offsets or masks.
 
     mmcv does not look at their shape. Its kernel finds the value of channel
     c at (y, x) as number ``(c * H_out + y) * W_out + x`` of what a sample
@@ -381,8 +381,8 @@ def _operands(
         mask = input.new_zeros(input.size(0), 1)
     if bias is None:
         bias = input.new_zeros(weight.size(0))
-    # torchvision would read at whatever place a NaN is as an integer. mmcv
-    # finds it neither inside nor outside, and its sample is zero.
+    # torchvision would convert NaN to an arbitrary integer and read there. For
+    # mmcv, NaN is neither inside nor outside, and its sample is zero.
     offset = upcast(offset).nan_to_num(_OUTSIDE, _OUTSIDE, -_OUTSIDE)
     return [upcast(t) for t in (input, weight, offset, mask, bias)]
 

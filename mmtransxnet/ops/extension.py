@@ -2,8 +2,8 @@
 
 mmcv's Python code takes its operators from the extension module
 ``mmcv._ext`` and does not import without it. The finder in this module
-stands last on ``sys.meta_path``, so that it is asked only for an extension
-that nobody else has.
+is the last in ``sys.meta_path``, so it is used only for an extension that no
+other finder has.
 """
 
 import functools
@@ -40,12 +40,12 @@ _REMEDY = (
 
 
 def get_compiler_version() -> str:
-    """Return what stands for the compiler in mmcv's environment report."""
+    """Return the compiler entry of mmcv's environment report."""
     return 'n/a (operators of mmtransxnet.ops)'
 
 
 def get_compiling_cuda_version() -> str:
-    """Return what stands for nvcc in mmcv's environment report."""
+    """Return the nvcc entry of mmcv's environment report."""
     return 'n/a (operators of mmtransxnet.ops)'
 
 
@@ -82,12 +82,12 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 def _missing(name: str) -> Callable[..., NoReturn]:
-    """Return what stands for an operator that is not provided.
+    """Return a placeholder for an operator that is not provided.
 
     mmcv asks for every operator when it is imported, whether used or not, so
     the error has to wait for the call.
     """
-    if name.startswith('__'):  # Python's questions, not mmcv's
+    if name.startswith('__'):  # requested by Python, not by mmcv
         raise AttributeError(f'module {_NAME!r} has no attribute {name!r}')
 
     def operator(*args: Any, **kwargs: Any) -> NoReturn:
@@ -122,11 +122,11 @@ _PROVIDER = _Provider()
 
 
 def install() -> bool:
-    """Make ``mmcv._ext`` available, whatever mmcv was installed.
+    """Make ``mmcv._ext`` available for any installed mmcv.
 
-    Calling it again changes nothing. A compiled extension is left alone; one
-    that is there but does not import (usually built for another torch) is
-    reported with a warning and not hidden behind ours.
+    Calling it again changes nothing. A compiled extension is not replaced; if
+    it exists but cannot be imported (usually built for another torch), a
+    warning is issued and it is not replaced either.
 
     Returns:
         bool: True if mmcv's operators are those of this package.
@@ -136,26 +136,26 @@ def install() -> bool:
     """
     if _PROVIDER not in sys.meta_path:
         sys.meta_path.append(_PROVIDER)
-    importlib.import_module('mmcv')  # if this fails, it is not the extension
+    importlib.import_module('mmcv')  # fails without mmcv
     try:
         extension = importlib.import_module(_NAME)
     except (ImportError, OSError) as error:
         _warn_broken(str(error))
         return False
-    ours = extension.__spec__ is not None and (
+    provided = extension.__spec__ is not None and (
         extension.__spec__.loader is _PROVIDER
     )
-    if ours:
+    if provided:
         _complete_early_import()
-    _announce(ours)
-    return ours
+    _announce(provided)
+    return provided
 
 
 def _complete_early_import() -> None:
-    """Give ``mmcv.cnn`` what it missed if it was imported before.
+    """Complete ``mmcv.cnn`` if it was imported before.
 
     Its module ``bricks.transformer`` takes an operator from ``mmcv.ops``, and
-    goes on without it if there is no extension.
+    is imported without it if there is no extension.
     """
     early = sys.modules.get('mmcv.cnn.bricks.transformer')
     name = 'MultiScaleDeformableAttention'
@@ -178,13 +178,13 @@ def _warn_broken(reason: str) -> None:
 
 
 @functools.cache
-def _announce(ours: bool) -> None:
+def _announce(provided: bool) -> None:
     """Say once which operators are in use."""
     origin = 'compiled (mmcv._ext)'
-    if ours:
+    if provided:
         origin = 'mmtransxnet.ops on torchvision; mmcv has none compiled'
     # Asking mmengine for its current logger would create and register one,
-    # before the Runner had the chance to create its own.
+    # before the Runner creates its own.
     logger = (
         MMLogger.get_current_instance()
         if MMLogger._instance_dict

@@ -142,7 +142,7 @@ def softmax_focal_loss_backward(
 
 
 def _target_probability(input: Tensor, target: Tensor) -> Tensor:
-    """Return the target's entry of each row, or any one if it is ignored."""
+    """Return the target's entry of each row; arbitrary if it is ignored."""
     index = target.clamp(min=0)[:, None]
     return upcast(input).gather(1, index)[:, 0]
 

@@ -30,7 +30,7 @@ def nms(
         return boxes.new_empty(0, dtype=torch.long)
     boxes = upcast(boxes)
     if offset:
-        # A width of x2 - x1 + 1 is the width of a box that ends one later.
+        # A width of x2 - x1 + 1 is that of a box that ends one pixel later.
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
     # mmcv compares in the boxes' precision, torchvision in double: an IoU of
     # exactly 0.6 is above 0.6 when only one of them has been rounded.
@@ -62,7 +62,8 @@ def softnms(
         boxes (Tensor): Shape (N, 4).
         scores (Tensor): Shape (N,).
         dets (Tensor): Output, shape (N, 5): boxes and new scores of those
-            that are left, in the order of selection. The rest is not written.
+            that are left, in the order of selection. Other rows are not
+            written.
         iou_threshold (float): Used by methods 0 and 1.
         sigma (float): Used by method 2.
         min_score (float): Boxes whose score falls below are dropped.
@@ -78,17 +79,17 @@ def softnms(
     index = np.arange(count)
     current = 0
     while current < count:
-        # mmcv's loop moves boxes about. Among equal scores the first in that
-        # order is taken, so the moves have to be the same.
+        # mmcv's loop reorders boxes. Among equal scores the first in that
+        # order is taken, so the order has to be the same.
         best = current + _first_largest(data[4, current:count])
         data[:, [current, best]] = data[:, [best, current]]
         index[[current, best]] = index[[best, current]]
 
-        rest = data[:, current + 1 : count]
-        iou = _iou(data[:4, current], rest[:4], offset)
-        rest[4] *= _decay(iou, iou_threshold, sigma, method)
+        remaining = data[:, current + 1 : count]
+        iou = _iou(data[:4, current], remaining[:4], offset)
+        remaining[4] *= _decay(iou, iou_threshold, sigma, method)
         current += 1
-        keep = ~(rest[4] < min_score)
+        keep = ~(remaining[4] < min_score)
         if not keep.all():
             source = current + _fill_holes(keep)
             count = current + len(source)
@@ -160,11 +161,11 @@ def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
         list[list[int]]: Indices, one list per kept box, by descending score.
     """
     data = upcast(dets).numpy().T
-    rest = dets[:, 4].argsort(descending=True, stable=True).numpy()
+    remaining = dets[:, 4].argsort(descending=True, stable=True).numpy()
     groups = []
-    while len(rest):
-        iou = _iou(data[:4, rest[0]], data[:4, rest[1:]], offset=0)
+    while len(remaining):
+        iou = _iou(data[:4, remaining[0]], data[:4, remaining[1:]], offset=0)
         same = np.concatenate([[True], iou >= iou_threshold])
-        groups.append(rest[same].tolist())
-        rest = rest[~same]
+        groups.append(remaining[same].tolist())
+        remaining = remaining[~same]
     return groups

@@ -200,7 +200,7 @@ def _sample_places(
     """Return where sample ``step`` of each bin is on an axis, (N, count)."""
     index = torch.arange(count, device=bins.device)
     start, width = starts[:, axis, None], bins[:, axis, None]
-    # Without samples there is no place; any will do, it is never used.
+    # Without samples the value is arbitrary, because it is not used.
     inner = (step + 0.5) * width / grid[:, axis, None].clamp(min=1)
     return start + index * width + inner
 
@@ -210,7 +210,7 @@ def _neighbours(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the pixels below and above a place and their weights.
 
-    Places up to one pixel outside belong to the border, others to nothing.
+    Places up to one pixel outside belong to the border, others have no weight.
     """
     inside = (place >= -1) & (place <= size)
     place = place.clamp(0, size - 1)

@@ -208,11 +208,12 @@ def _reason_and_remedy(error: Exception) -> str:
         refusal = refused[0].partition('. Please use')[0]
         return (
             'refused, since nothing but weights and training state is loaded '
-            f'({refusal}). A file that asks for more could run anything on this '
-            'machine'
+            f'({refusal}). A file that asks for more could run anything on '
+            'this machine'
         )
     return (
-        f'it is damaged, cut short or no valid file ({lines[0].strip()}). '
+        'it is damaged, cut short or not a checkpoint '
+        f'({lines[0].strip()}). '
         'Fetch or copy it again'
     )
 

@@ -23,7 +23,7 @@ from mmtransxnet.benchmark import (
     training_command,
     write_report,
 )
-from mmtransxnet.benchmark.runs import _complaint, _take_metrics
+from mmtransxnet.benchmark.runs import _error_line, _take_metrics
 from mmtransxnet.engine import UserError
 from tests.support.paths import ROOT
 
@@ -222,9 +222,9 @@ def test_metrics_of_an_earlier_run_do_not_count(tmp_path):
         ('', 'no output'),
     ],
 )
-def test_complaint_of_a_log(tmp_path, log, complaint):
+def test_error_line_of_a_log(tmp_path, log, complaint):
     (tmp_path / 'output.log').write_text(log)
-    assert _complaint(tmp_path / 'output.log') == complaint
+    assert _error_line(tmp_path / 'output.log') == complaint
 
 
 # ---------------------------------------------------------------------- checks

@@ -118,7 +118,7 @@ def test_report_says_what_came_out(
     assert log.index('coco: no data') < log.index('evaluating classifier')
     text = (reproduced / 'report.md').read_text()
     assert '1 reproduced, 1 differs, 1 no weights, 1 no data' in text
-    assert 'not all figures came out' in log
+    assert 'not all figures were reproduced' in log
 
     # Corrected, and done before: compared again, not evaluated again.
     figures = {

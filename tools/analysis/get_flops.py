@@ -37,8 +37,8 @@ def main() -> None:
         model = build_model(config, 'meta').eval()
         try:
             macs = count_macs(model, height, width)
-        # Layers that do not fit together, a picture too small for them, or
-        # a fault of ours: only the traceback tells which.
+        # Incompatible layers, too small a picture, or a bug: only the
+        # traceback shows which.
         except Exception:
             size = f'{height} x {width}'
             print(f'error: the model does not run on {size}:', file=sys.stderr)

@@ -1,8 +1,8 @@
 """Train every algorithm on the embedded digits and write down the results.
 
-Each is trained and evaluated by the tools that a user would call. The
-results go to configs/metafile_digits.yml, from which `make tables` makes the
-table in the README.
+Each is trained and evaluated with the tools for users. The results go to
+configs/metafile_digits.yml, from which `make tables` makes the table in the
+README.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from mmtransxnet.benchmark.pipeline import PRETRAINING, Steps
 ROOT = Path(__file__).resolve().parents[2]
 METAFILE = ROOT / 'configs/metafile_digits.yml'
 
-# Task, and what to write down: name in the metafile, name in the metrics.
+# Task, and metrics to record: name in the metafile, name in the logs.
 TASKS: dict[str, tuple[str, dict[str, str]]] = {
     'configs/detection/retinanet_transxnet_t_digits.py': (
         'Object Detection',
@@ -49,14 +49,15 @@ TASKS: dict[str, tuple[str, dict[str, str]]] = {
 def entry(
     config: str, task: str, metrics: dict[str, float], minutes: float
 ) -> dict[str, Any]:
-    """What the metafile says about a model."""
+    """The metafile entry of a model."""
     return {
         'Name': Path(config).stem,
         'In Collection': 'TransXNet digits',
         'Config': config,
         'Metadata': {
             'Training Minutes': round(minutes, 1),
-            # Percentage points, for reproduce.py: of these very weights.
+            # Tolerance of reproduce.py in percentage points, for these
+            # weights.
             'Tolerance': 0.1,
         },
         'Results': [
@@ -66,7 +67,7 @@ def entry(
 
 
 def rounded(metrics: dict[str, float], names: dict[str, str]) -> dict:
-    """The metrics to write down, as percentages with one digit."""
+    """The metrics to record, as percentages with one digit."""
     return {
         name: round(metrics[key] * (100 if key.startswith('coco/') else 1), 1)
         for name, key in names.items()
@@ -96,7 +97,7 @@ def train_all(steps: Steps) -> list[dict[str, Any]]:
 
 
 def write_metafile(path: Path, models: list[dict[str, Any]]) -> None:
-    """Write the models and where they were measured."""
+    """Write the models and the machine they were measured on."""
     collection = {
         'Name': 'TransXNet digits',
         'Metadata': {

@@ -1,8 +1,8 @@
 """Train a step of one model of each family of mmdet, mmseg and mmpretrain.
 
 Each is tried twice: as its library ships it, with a prediction, and with
-TransXNet-T in place of its backbone. What is known already is not tried
-again, so the command can be stopped and started at any time.
+TransXNet-T in place of its backbone. Known results are not repeated, so the
+command can be stopped and restarted at any time.
 
     python tools/benchmark/families.py --out work_dirs/families
     python tools/benchmark/families.py --table docs/families.md
@@ -33,9 +33,11 @@ def parse_args() -> argparse.Namespace:
         help=f'what to try (default: all of {", ".join(LIBRARIES)})',
     )
     parser.add_argument('--out', type=Path, default='work_dirs/families')
-    parser.add_argument('--again', action='store_true', help='try known ones')
     parser.add_argument(
-        '--minutes', type=float, help='begin nothing new after this time'
+        '--again', action='store_true', help='repeat known ones'
+    )
+    parser.add_argument(
+        '--minutes', type=float, help='start no trial after this time'
     )
     parser.add_argument(
         '--limit', type=float, default=240, help='seconds for a family'
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         return
     families = select(args.names)
     console = Console(soft_wrap=True)
-    # Every trial is a fork that has all of this.
+    # Imported before the trials, which are forks.
     for library in LIBRARIES:
         import_library(library)
     console.print(f'mmtransxnet {mmtransxnet.__version__},', *versions())
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run, and end with one line where the command is wrong."""
+    """Run, reporting user errors in one line."""
     args = parse_args()
     with report_user_errors():
         run(args)

@@ -1,8 +1,9 @@
 """Evaluate published weights and compare with the published figures.
 
 Configs, data and weights of all models are checked first, which takes
-seconds; what is missing is skipped and told. Models that are done are not
-repeated. With --train the training commands of the recipes are printed.
+seconds; models with missing parts are reported and skipped. Finished models
+are not repeated. With --train the training commands of the recipes are
+printed.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def metafiles() -> list[Path]:
 
 
 def tasks_of(args: argparse.Namespace) -> list[str]:
-    """The tasks; of the repository's metafiles, the published ones."""
+    """The requested tasks; by default, the published ones."""
     if args.task or args.models or args.metafiles:
         return args.task
     return ['classification', 'detection', 'segmentation']
@@ -136,7 +137,7 @@ def train(rows: list[Row], launch: Launch, submit: bool) -> None:
 def outcome_of(
     checked: Checked, earlier: Outcome | None, launch: Launch, out: Path
 ) -> Outcome:
-    """The outcome of a row: an earlier one, none possible, or a new one."""
+    """The outcome of a row: an earlier one, a missing one, or a new one."""
     row = checked.row
     if checked.state != 'ready':
         return Outcome(row.name, checked.state, reason=checked.reason)
@@ -150,25 +151,26 @@ def outcome_of(
 def reproduce(
     rows: list[Row], launch: Launch, out: Path, checkpoints: Path | None
 ) -> bool:
-    """Check all rows, evaluate what can be; whether all came out."""
+    """Check and evaluate all rows; return whether all were reproduced."""
     checked = check_rows(rows, checkpoints, launch.options)
-    for one in checked:
-        CONSOLE.print(f'{one.row.name}: {one.state}')
+    for check in checked:
+        CONSOLE.print(f'{check.row.name}: {check.state}')
     earlier = load_outcomes(out)
     outcomes = [Outcome(row.name, 'not yet evaluated') for row in rows]
-    for index, one in enumerate(checked):
-        known = earlier.get(one.row.name)
-        outcomes[index] = outcome_of(one, known, launch, out)
+    for index, check in enumerate(checked):
+        known = earlier.get(check.row.name)
+        outcomes[index] = outcome_of(check, known, launch, out)
         write_report(rows, outcomes, out)
     CONSOLE.print((out / 'report.md').read_text())
-    good = ('reproduced', 'nothing published')
-    return all(outcome.state in good for outcome in outcomes)
+    passing = ('reproduced', 'nothing published')
+    return all(outcome.state in passing for outcome in outcomes)
 
 
 def main() -> None:
-    """Reproduce figures, or tell how to train for them."""
+    """Reproduce figures, or print the training commands."""
     args = parse_args()
-    # Metafiles name configs from the root; the user's paths are his own.
+    # Metafiles name configs relative to the root; user paths are resolved
+    # before changing to it.
     out = args.out.resolve()
     checkpoints = args.checkpoints and args.checkpoints.resolve()
     files = [file.resolve() for file in args.metafiles or metafiles()]
@@ -183,9 +185,11 @@ def main() -> None:
         if args.train:
             train(rows, launch, args.submit)
             return
-        all_good = reproduce(rows, launch, out, checkpoints)
-    if not all_good:
-        sys.exit(f'error: not all figures came out, see {out / "report.md"}')
+        reproduced = reproduce(rows, launch, out, checkpoints)
+    if not reproduced:
+        sys.exit(
+            f'error: not all figures were reproduced, see {out / "report.md"}'
+        )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Time and memory of TransXNet, its published formula and its peers.
 
-All cases of one kind of work take turns in one process, so that what else the
-machine does hits them alike; ratios are formed within a round. Peak memory
-is measured in a process of its own for each case.
+All cases of one mode take turns in one process, so other load on the machine
+affects them equally; ratios are computed within a round. Peak memory is
+measured in a separate process for each case.
 
     python tools/benchmark/speed.py --out work_dirs/speed
 """
@@ -162,7 +162,7 @@ def measure(
 
 
 def machine(args: argparse.Namespace) -> dict[str, Any]:
-    """Where and with what was measured."""
+    """Hardware and software of the measurement."""
     if args.device == 'cuda':
         name = torch.cuda.get_device_name()
     else:
@@ -181,7 +181,7 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> Table:
-    """One row a case; the spread is the range of the rounds."""
+    """One row per case; the spread is the range of the rounds."""
     first = results[0]
     rows = Table(title=f'{first["mode"]} {first["shape"]}')
     rows.add_column('case', no_wrap=True)
@@ -210,7 +210,7 @@ def main() -> None:
     torch.manual_seed(0)
     console = Console()
     if not console.is_terminal:
-        console.width = 100  # of a file; the table needs as much
+        console.width = 100  # of a file; needed by the table
     args.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = dict(machine=machine(args), results=[])
     console.print(report['machine'])
@@ -219,7 +219,7 @@ def main() -> None:
             results = measure(shape, mode, args)
             console.print(table(results))
             report['results'] += results
-            # What is measured is kept, whatever happens to the rest.
+            # Save finished measurements even if later ones fail.
             path = args.out / 'speed.json'
             path.write_text(json.dumps(report, indent=1))
     draw(report['results'], args.out / 'speed.png')

@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
         help='side of a single picture in pixels (two fifths of SIZE)',
     )
     add('--seed', type=int, help='seed of all randomness (%(default)s)')
-    add('--force', action='store_true', help='replace a set that is there')
+    add('--force', action='store_true', help='replace an existing set')
     add(
         '--preview',
         metavar='PNG',
@@ -63,7 +63,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build(options: dict[str, Any], console: Console) -> DigitsSet:
-    """Build the set behind a progress bar."""
+    """Build the set with a progress bar."""
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task('Drawing', total=None)
 

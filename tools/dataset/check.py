@@ -1,6 +1,6 @@
-"""Say in seconds whether the data of a config is laid out as it needs.
+"""Check in seconds whether the data of a config is complete.
 
-With --deep, in minutes, which pictures and annotations are bad.
+With --deep, find corrupt pictures and annotations in minutes.
 """
 
 import argparse
@@ -27,13 +27,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--deep',
         action='store_true',
-        help='decode every picture and label map, look at every box',
+        help='decode every picture and label map, check every box',
     )
     parser.add_argument(
         '--workers',
         type=int,
         default=os.cpu_count() or 1,
-        help='processes for --deep; one for each core if not set',
+        help='processes for --deep; one per core if not set',
     )
     args = parser.parse_args()
     if args.workers < 1:
@@ -70,19 +70,19 @@ def check_deep(config: Config, workers: int) -> list[str]:
     check = DeepCheck(config)
     verdicts = track(
         check.run(workers),
-        'judging',
+        'checking',
         total=len(check.samples),
         console=Console(stderr=True),
     )
     bad = [*check.problems, *filter(None, verdicts)]
     for line in check.unchecked:
         print(line)
-    print(f'{len(check.samples):,} pictures judged, {len(bad):,} bad')
+    print(f'{len(check.samples):,} pictures checked, {len(bad):,} bad')
     return bad
 
 
 def main() -> None:
-    """Print all that is wrong; exit with 1 if something is."""
+    """Print all problems; exit with status 1 if there are any."""
     args = parse_args()
     with report_user_errors():
         config = load_config(args.config, args.cfg_options, args.data_root)
@@ -91,9 +91,11 @@ def main() -> None:
     for complaint in dict.fromkeys([*complaints, *bad]):
         print(complaint)
     if complaints:
-        sys.exit(f'error: {config.get("data_remedy", "mend data_root")}')
+        sys.exit(f'error: {config.get("data_remedy", "fix data_root")}')
     if bad:
-        sys.exit('error: mend what is bad, or train with bad_data.policy=skip')
+        sys.exit(
+            'error: fix the bad files, or train with bad_data.policy=skip'
+        )
 
 
 if __name__ == '__main__':

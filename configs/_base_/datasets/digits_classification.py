@@ -14,7 +14,7 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    # No flipping: a mirrored digit is no digit.
+    # No flipping: a mirrored digit is not a valid digit.
     dict(
         type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3,
         backend='pillow'),

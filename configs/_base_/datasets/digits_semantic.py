@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     # The scenes have 160 pixels; digits stay legible at 128. No flipping: a
-    # mirrored digit is no digit.
+    # mirrored digit is not a valid digit.
     dict(type='Resize', scale=(128, 128), keep_ratio=True),
     dict(type='PackSegInputs'),
 ]

@@ -1,11 +1,11 @@
-# What every run needs, whatever its task.
+# Settings of all runs, independent of the task.
 custom_imports = dict(imports=['mmtransxnet'], allow_failed_imports=False)
 
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # A kill at any moment leaves a checkpoint that --resume goes on from.
+    # A kill at any moment leaves a checkpoint for --resume.
     checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # SIGTERM and SIGUSR1: save at once, exit with status 75.
@@ -28,6 +28,6 @@ load_from = None
 # Names that need not fit load_from, as a new head's: 'roi_head.bbox_head.*'
 load_allow = []
 resume = False
-# Broken pictures, boxes that cannot be, unknown labels: 'error' ends the run,
-# 'skip' trains without them, up to a limit (docs/reliability.md).
+# Corrupt pictures, invalid boxes, unknown labels: 'error' ends the run, 'skip'
+# trains without them, up to a limit (docs/reliability.md).
 bad_data = dict(policy='error', limit=20)

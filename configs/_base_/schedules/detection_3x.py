@@ -1,4 +1,5 @@
-# 36 epochs on (8 GPUs) x (2 samples). Ours: no 3x results are published.
+# 36 epochs on (8 GPUs) x (2 samples). Not a published recipe: no 3x results
+# are published.
 _base_ = './detection_1x.py'
 
 train_cfg = dict(max_epochs=36)

@@ -1,1 +1,1 @@
-"""One model of each family of mmdet, mmseg and mmpretrain, tried."""
+"""Trials of one model of each family of mmdet, mmseg and mmpretrain."""

@@ -1,7 +1,7 @@
-"""Random pictures with annotations, as the models of the families take them.
+"""Random pictures with annotations for the models of the families.
 
-What a model wants to see is read from its config: its preprocessor of data
-and the pipeline of its training.
+The input format of a model is read from its config: the data preprocessor and
+the training pipeline.
 """
 
 import re
@@ -17,14 +17,14 @@ from torch import Tensor
 from mmtransxnet.benchmark.families.zoo import Unsupported, walk
 
 BATCH = 2
-SIZES = (160, 224, 320)  # pixels; the later ones where the first is too small
+SIZES = (160, 224, 320)  # pixels; larger ones where the first is too small
 
 
 def batch(config: Config, library: str, size: int) -> dict:
-    """Random images with annotations, as a data loader hands them over.
+    """Random images with annotations, as from a data loader.
 
     Raises:
-        Unsupported: The model takes something else.
+        Unsupported: The model takes other inputs.
     """
     kind = preprocessor_type(config)
     for name, need in _OTHER_INPUTS.items():
@@ -36,7 +36,7 @@ def batch(config: Config, library: str, size: int) -> dict:
     return makers[library](config, size)
 
 
-# What preprocessors of data say about the data.
+# Inputs by data preprocessor.
 _OTHER_INPUTS = dict(
     TrackData='takes videos',
     ReIDData='takes several pictures of a person',
@@ -46,7 +46,7 @@ _OTHER_INPUTS = dict(
 
 
 def preprocessor_type(config: Config) -> str:
-    """The name of the class that receives the data."""
+    """Name of the class of the data preprocessor."""
     return str((config.model.get('data_preprocessor') or {}).get('type'))
 
 
@@ -76,7 +76,7 @@ def _metainfo(number: int, size: int) -> dict:
 
 
 def _classes(config: Config, default: int) -> int:
-    """The smallest number of classes that a part of the model knows."""
+    """The smallest number of classes of any part of the model."""
     keys = ('num_classes', 'num_things_classes')
     found = [node[k] for node in walk(config.model) for k in keys if k in node]
     return min([n for n in found if isinstance(n, int)], default=default)
@@ -157,14 +157,14 @@ def _classification(config: Config, size: int) -> dict:
         channels = len(preprocessor.get('mean') or 'RGB')
         images = [image[:channels] for image in _images(size)]
         return dict(inputs=images, data_samples=samples)
-    # These are collated before.
+    # These are already collated.
     views = [torch.stack(_images(n)) for n in sizes]
     inputs = views if several else views[0]
     return dict(inputs=inputs, data_samples=samples)
 
 
 def _view_sizes(config: Config, size: int) -> list[int]:
-    """Pixels of each picture that is made of an image."""
+    """Size in pixels of each view of an image."""
     for node in walk(config.get('train_dataloader', {})):
         if 'num_views' in node:
             views = node['num_views']
@@ -175,7 +175,7 @@ def _view_sizes(config: Config, size: int) -> list[int]:
 
 
 def _mask(config: Config) -> np.ndarray | None:
-    """What a masked model of self-supervision is not shown."""
+    """The mask of a masked self-supervised model."""
     for node in walk(config.get('train_dataloader', {})):
         if str(node.get('type')).endswith('MaskGenerator'):
             return TRANSFORMS.build(node)({})['mask']
@@ -185,8 +185,8 @@ def _mask(config: Config) -> np.ndarray | None:
 def sizes_of(config: Config) -> list[int]:
     """Sizes of pictures to try, in pixels, in this order.
 
-    A mask is made for one size. Others should do with little; those that do
-    not get what their config gives them, if that is affordable.
+    A mask fixes the size. Other models are tried with small pictures first,
+    then with the size in their config, if affordable.
     """
     own = [n for n in own_sizes(config) if n <= SIZES[-1]][:1]
     if _mask(config) is not None:
@@ -195,7 +195,7 @@ def sizes_of(config: Config) -> list[int]:
 
 
 def own_sizes(config: Config) -> Iterator[int]:
-    """Pixels of the square pictures that a config's training sees."""
+    """Sizes of the square pictures in a config's training."""
     for node in walk(config.get('train_dataloader', {})):
         for key in ('size', 'scale', 'crop_size'):
             sides = node.get(key)

@@ -1,4 +1,4 @@
-"""The results of the trials: kept in files, shown in tables."""
+"""Results of the trials: files and tables."""
 
 import importlib.metadata
 import json
@@ -11,7 +11,7 @@ from mmtransxnet.utils.atomic_write import write_safely
 
 
 def read(path: Path) -> Result:
-    """The results of a library so far."""
+    """Read the results of a library so far."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -22,7 +22,7 @@ def write(path: Path, results: Result) -> None:
 
 
 def versions() -> list[str]:
-    """The packages that the libraries are installed from, with versions."""
+    """Packages of the installed libraries with their versions."""
     distributions = importlib.metadata.packages_distributions()
     names = ('torch', 'torchvision', 'mmengine', 'mmcv', *LIBRARIES)
     found = [distributions[name][0] for name in names]
@@ -31,20 +31,22 @@ def versions() -> list[str]:
 
 def table(library: str, results: Result) -> str:
     """The results of a library as text and a markdown table."""
-    found = results['families']
-    own = sum(result['step'] == FINE for result in found.values())
-    ours = sum(result.get('transxnet') == FINE for result in found.values())
-    made = results['made']
+    families = results['families']
+    unchanged = sum(result['step'] == FINE for result in families.values())
+    with_transxnet = sum(
+        result.get('transxnet') == FINE for result in families.values()
+    )
+    meta = results['made']
     head = (
-        f'{len(found)} families of {library}: **{own}** train a step as they '
-        f'are, **{ours}** with TransXNet-T. {made["date"]}, '
-        f'{", ".join(made["versions"])}.\n\n'
+        f'{len(families)} families of {library}: **{unchanged}** train a '
+        f'step as they are, **{with_transxnet}** with TransXNet-T. {meta["date"]}, '
+        f'{", ".join(meta["versions"])}.\n\n'
         '| family | config | pixels | as it is | prediction | TransXNet-T |\n'
         '|---|---|---|---|---|---|\n'
     )
     return head + ''.join(
         f'| {" | ".join([name, *cells(result)])} |\n'
-        for name, result in sorted(found.items())
+        for name, result in sorted(families.items())
     )
 
 
@@ -66,12 +68,12 @@ _MARKED = re.compile(
 
 
 def write_tables(page: Path, folder: Path) -> None:
-    """Put the results into a page, between its marks."""
+    """Write the results into a page, between its markers."""
 
-    def part(found: re.Match[str]) -> str:
-        results = read(folder / f'{found[2]}.json')
+    def part(match: re.Match[str]) -> str:
+        results = read(folder / f'{match[2]}.json')
         if not results:
-            return found[0]  # another library's are there
-        return f'{found[1]}\n{table(found[2], results)}\n{found[3]}'
+            return match[0]  # table of another library
+        return f'{match[1]}\n{table(match[2], results)}\n{match[3]}'
 
     page.write_text(_MARKED.sub(part, page.read_text()))

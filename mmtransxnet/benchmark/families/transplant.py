@@ -1,8 +1,8 @@
 """TransXNet-T in place of the backbone of any model.
 
-What the model's own backbone returns for an image says how many maps are
-asked for and at which strides; the necks and heads that read them get the
-channels of TransXNet's stages instead.
+The outputs of the model's own backbone determine the number and strides of the
+maps; the necks and heads that read them get the channels of TransXNet's stages
+instead.
 """
 
 import math
@@ -36,8 +36,8 @@ class Output:
 
     Attributes:
         channels: Channels of the map, or of a vector.
-        stride: Of the map, in pixels. A vector stands for the whole image,
-            as the last map does where it is pooled.
+        stride: Stride of the map in pixels. A vector represents the entire
+            image, like the pooled last map.
         pooled: Whether it is a vector.
     """
 
@@ -48,14 +48,15 @@ class Output:
 
 @torch.no_grad()
 def outputs_of(model: Any, size: int) -> list[Output]:
-    """What the backbone of a model returns for images of a size.
+    """Run the backbone of a model on images of a size.
 
     Raises:
-        Unsupported: It has none, or what it returns is no map and no vector.
+        Unsupported: It has no backbone, or one that returns neither maps nor
+            vectors.
     """
     if not isinstance(getattr(model, 'backbone', None), nn.Module):
         raise Unsupported('has no backbone of its own')
-    model.eval()  # of some backbones it returns None
+    model.eval()  # returns None in some backbones
     try:
         found = model.backbone(torch.zeros(BATCH, 3, size, size))
     except TypeError as error:
@@ -72,10 +73,10 @@ def outputs_of(model: Any, size: int) -> list[Output]:
 
 
 def stages_for(strides: Sequence[int]) -> tuple[int, ...]:
-    """The stages that return maps at these strides, or as many of the last.
+    """Stages with these strides, else the same number of last stages.
 
     Raises:
-        Unsupported: There are not so many stages.
+        Unsupported: There are fewer stages.
     """
     if len(strides) > NUM_STAGES:
         raise Unsupported(
@@ -93,10 +94,10 @@ def replace_backbone(config: Config, outputs: Sequence[Output]) -> None:
 
     Args:
         config: The config, changed in place.
-        outputs: What :func:`outputs_of` found of the model's own backbone.
+        outputs: :func:`outputs_of` the model's own backbone.
 
     Raises:
-        Unsupported: Nothing that reads the backbone says how many channels.
+        Unsupported: No neck or head states its input channels.
     """
     model = config.model
     stages = stages_for([output.stride for output in outputs])
@@ -108,29 +109,29 @@ def replace_backbone(config: Config, outputs: Sequence[Output]) -> None:
         zip((output.channels for output in outputs), dims, strict=True)
     )
     if len(known) < len(dims):
-        known = {}  # all alike: only their order tells them apart
+        known = {}  # not unique: distinguished only by their order
     necks, heads = _listed(model.get('neck')), _heads(model)
     pooled = all(output.pooled for output in outputs)
-    if necks and _exchange(necks[0], known, dims):
+    if necks and _set_channels(necks[0], known, dims):
         if pooled and 'with_avg_pool' in necks[0]:
             necks[0]['with_avg_pool'] = True
         return
     if not necks and pooled:
         model.neck = ConfigDict(type='GlobalAveragePooling')
-    if not sum(_exchange(head, known, dims) for head in heads):
+    if not sum(_set_channels(head, known, dims) for head in heads):
         raise Unsupported(
             'no neck and no head says how many channels it reads'
         )
 
 
 def _listed(part: object) -> list[dict]:
-    """A part of a model as a list, whether there are none, one or many."""
+    """Return none, one or several parts of a model as a list."""
     parts = part if isinstance(part, list | tuple) else [part]
     return [part for part in parts if isinstance(part, dict)]
 
 
 def _heads(model: ConfigDict) -> list[dict]:
-    """The heads, and what inside them has an index of maps of its own."""
+    """The heads and their parts that select maps themselves."""
     heads = [head for name in _HEADS for head in _listed(model.get(name))]
     return [
         node
@@ -140,24 +141,26 @@ def _heads(model: ConfigDict) -> list[dict]:
     ]
 
 
-def _exchange(
+def _set_channels(
     reader: dict, known: dict[int, int], dims: Sequence[int]
 ) -> bool:
-    """Give a neck or a head the new channels; whether it reads any.
+    """Set the new channels of a neck or head; return whether it has any.
 
     Args:
         reader: Config of the neck or head.
-        known: New channels by the old ones, if those are all different.
+        known: New channels by old ones, if those are unique.
         dims: New channels in the order of the maps.
     """
     changed = False
     for key in ('in_channels', 'c1_in_channels'):
         old = reader.get(key)
-        # The second of them is always that of the first map.
+        # The second is always that of the first map.
         index: Any = reader.get('in_index') if key == 'in_channels' else 0
         if isinstance(old, list | tuple):
-            # Some necks insist on a tuple.
-            reader[key] = type(old)(_several(old, index, known, dims))
+            # Some necks require a tuple.
+            reader[key] = type(old)(
+                _channels_of_several(old, index, known, dims)
+            )
         elif isinstance(old, int):
             reader[key] = (
                 known.get(old, dims[-1]) if index is None else dims[index]
@@ -166,17 +169,17 @@ def _exchange(
             continue
         changed = True
     if changed and reader.get('num_convs') == 0:
-        reader['channels'] = reader['in_channels']  # it has to be the same
+        reader['channels'] = reader['in_channels']  # must be equal
     return changed
 
 
-def _several(
+def _channels_of_several(
     old: Sequence[int],
     index: Sequence[int] | None,
     known: dict[int, int],
     dims: Sequence[int],
 ) -> list[int]:
-    """The channels of several maps: by their places, or by the old ones."""
+    """New channels of several maps, by index or by old channels."""
     if index is None and all(channels in known for channels in old):
         return [known[channels] for channels in old]
     places = range(len(old)) if index is None else index

@@ -1,4 +1,4 @@
-"""Try a family in a process of its own: as it is shipped, and with ours."""
+"""Try a family in a separate process: as shipped, and with TransXNet."""
 
 import copy
 import multiprocessing
@@ -40,22 +40,22 @@ FINE = 'yes'
 
 
 def attempt(work: Callable[[], Any]) -> str:
-    """Do some work; ``FINE``, or why it failed in a line."""
+    """Run a function; return ``FINE`` or the error in one line."""
     try:
         work()
     except Unsupported as error:
         return str(error)
-    # Models of others raise what they like, and it is the result here.
+    # Models of other libraries may raise any error; it is the result here.
     except Exception as error:
         return describe(error)
     return FINE
 
 
 def describe(error: BaseException) -> str:
-    """An exception in a line of a table."""
-    # The registries put before it what they were building.
+    """Format an exception for a table."""
+    # Registries prepend the class that they were building.
     text = re.sub(r'^class `\w+` in \S+: ', '', ' '.join(str(error).split()))
-    # A table names files, not where they lie.
+    # Tables contain file names, not paths.
     text = re.sub(r'(https?:/|(?<!\w))/\S+/', '', text)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     text = text or f'in {frame.name} of {Path(frame.filename).name}'
@@ -64,7 +64,7 @@ def describe(error: BaseException) -> str:
 
 
 def try_family(family: Family, results: Connection) -> None:
-    """Try a family both ways; send what is known after each."""
+    """Try a family both ways; send the result after each."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     socket.getaddrinfo = _no_network  # type: ignore[assignment]
@@ -91,12 +91,12 @@ def try_family(family: Family, results: Connection) -> None:
         results.send(result)
 
 
-# Errors that a larger picture may mend.
+# Errors that may not occur with larger pictures.
 _OF_THE_SIZE = ('AssertionError', 'RuntimeError', 'ValueError', 'IndexError')
 
 
 def prepared(family: Family) -> tuple[str, Config]:
-    """The name of a family's config, and the config as it is tried."""
+    """Name and content of the config to try."""
     name, config = load(family)
     make_affordable(config)
     return name, config
@@ -126,7 +126,7 @@ def try_transxnet(family: Family, size: int) -> None:
     replace_backbone(config, outputs)
     model = build(config, size)
     train_step(model, batch(config, family.library, size))
-    # It may be zero: some heads begin with weights of zero.
+    # It may be zero: some heads are initialised with zeros.
     if all(p.grad is None for p in model.backbone.parameters()):
         raise ArithmeticError('no gradient reaches the backbone')
 
@@ -136,14 +136,14 @@ def _no_network(*args: Any, **kwargs: Any) -> None:
 
 
 def isolated(family: Family, limit: float, memory: float) -> Result:
-    """:func:`try_family` in a process of its own, within bounds.
+    """Run :func:`try_family` in a separate process with limits.
 
-    A fork has everything imported already; what it allocates goes with it.
+    A fork has everything imported already, and frees its memory on exit.
 
     Args:
         family: The family.
-        limit: Seconds that it may take.
-        memory: GiB of addresses that it may use.
+        limit: Time limit in seconds.
+        memory: Limit of the address space in GiB.
     """
     context = multiprocessing.get_context('fork')
     here, there = context.Pipe(duplex=False)
@@ -175,7 +175,7 @@ def _bounded(family: Family, results: Connection, memory: int) -> None:
     import resource  # POSIX only
 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    # The output of the libraries is not part of a table.
+    # Suppress the output of the libraries.
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)

@@ -1,4 +1,4 @@
-"""The walk through all families; what is known is not tried again."""
+"""The trials of all families; known results are not repeated."""
 
 import datetime
 import math
@@ -45,15 +45,15 @@ def try_all(
     memory: float,
     report: Callable[[str], None],
 ) -> None:
-    """Try what has not been tried, and keep each result at once.
+    """Try families without results, saving each result at once.
 
     Args:
-        families: What to try.
+        families: The families.
         out: Folder of the results, a file for each library.
-        again: Whether to try known ones, too.
-        minutes: Nothing new begins after this time.
-        limit: Seconds for a family.
-        memory: GiB for a family.
+        again: Whether to repeat families with results.
+        minutes: No trial is started after this time.
+        limit: Time limit of a family in seconds.
+        memory: Memory limit of a family in GiB.
         report: Gets a line for each family.
 
     Raises:
@@ -70,13 +70,13 @@ def try_all(
         if time.monotonic() > end:
             report(f'{minutes} minutes are over')
             return
-        found = isolated(family, limit, memory)
-        results.setdefault('families', {})[family.name] = found
+        result = isolated(family, limit, memory)
+        results.setdefault('families', {})[family.name] = result
         results['made'] = dict(
             date=datetime.date.today().isoformat(), versions=versions()
         )
         write(path, results)
         report(
-            f'{number}/{len(families)} {family} {found["seconds"]} s: '
-            f'{found["step"]}; TransXNet-T: {found.get("transxnet", "-")}'
+            f'{number}/{len(families)} {family} {result["seconds"]} s: '
+            f'{result["step"]}; TransXNet-T: {result.get("transxnet", "-")}'
         )

@@ -20,8 +20,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 LIBRARIES = ('mmdet', 'mmseg', 'mmpretrain')
 
-# Where the smallest model by its name is not what the family is about, or is
-# one that takes another kind of input than the rest.
+# Exceptions where the smallest model by name is not typical of the family or
+# takes another kind of input.
 CHOSEN = {
     'mmdet/cascade_rpn': 'cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco',
     'mmdet/dcn': 'faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco',
@@ -48,7 +48,7 @@ CHOSEN = {
     'mmpretrain/blip': 'blip-base_8xb32_retrieval',
 }
 
-# Words of a file's name that tell a small model from a large one.
+# Words in file names that indicate the size of a model.
 _SMALL = (
     r'18|34|r50|50|nano|tiny|atto|small|xx?s|s|t|b0|b1|s0|s12|a0|'
     r'400mf|xxsmall|xsmall|128s|11|121|5m|l1|w18|hr18|hr18s'
@@ -83,11 +83,11 @@ class Family:
         return root(self.library) / 'configs' / self.name
 
     def configs(self) -> list[str]:
-        """Names of its configs, the one to be tried first in front."""
+        """Names of its configs, in the order in which they are tried."""
         paths = sorted(self.folder.rglob('[!_]*.py'))
         names = [str(p.relative_to(self.folder))[:-3] for p in paths]
         chosen = CHOSEN.get(str(self))
-        # Deeper ones use what the others train.
+        # Configs in subfolders need models trained with the others.
         return sorted(
             names,
             key=lambda name: (name != chosen, name.count('/'), *_cost(name)),
@@ -100,7 +100,7 @@ def root(library: str) -> Path:
 
 
 def list_families(library: str) -> list[Family]:
-    """All families of an installed library, but for what others inherit."""
+    """All families of an installed library, without base configs."""
     folders = sorted((root(library) / 'configs').iterdir())
     return [
         Family(library, folder.name)
@@ -110,7 +110,7 @@ def list_families(library: str) -> list[Family]:
 
 
 def _cost(name: str) -> tuple[int, int, str]:
-    """A guess at the size of the model of a config, to sort by."""
+    """Estimate the model size of a config for sorting."""
     words = re.split(r'[_/\-]', name.lower())
     large = sum(bool(re.fullmatch(_LARGE, word)) for word in words)
     small = sum(bool(re.fullmatch(_SMALL, word)) for word in words)
@@ -128,13 +128,13 @@ def load(family: Family) -> tuple[str, Config]:
     Raises:
         Unsupported: None of them does.
     """
-    # Configs name other configs from the folder that holds them all.
+    # Configs refer to others relative to the folder of all configs.
     os.chdir(root(family.library))
     for name in family.configs():
         config = Config.fromfile(family.folder / f'{name}.py')
         if 'model' in config:
             if 'data_preprocessor' in config:
-                # Where the Runner takes it from.
+                # As the Runner sets it.
                 config.model.setdefault(
                     'data_preprocessor', config.data_preprocessor
                 )
@@ -145,7 +145,7 @@ def load(family: Family) -> tuple[str, Config]:
 
 
 def import_library(library: str) -> None:
-    """Register what a library has."""
+    """Register the modules of a library."""
     for part in ('models', 'datasets'):
         importlib.import_module(f'{library}.{part}')
 
@@ -160,7 +160,7 @@ def walk(node: Any) -> Iterator[dict]:
 
 
 def make_affordable(config: Config) -> None:
-    """No weights to fetch, one process, small pictures, few proposals."""
+    """No pretrained weights, one process, small pictures, few proposals."""
     for node in walk(config.model):
         start = node.get('init_cfg')
         if isinstance(start, dict) and 'checkpoint' in start:
@@ -207,7 +207,7 @@ def train_step(model: Any, data: dict) -> float:
     Raises:
         ArithmeticError: Something is not finite, or has no gradient.
     """
-    # What the Runner tells about a run; some losses warm up by it.
+    # Information from the Runner; some losses use it for a warm-up.
     hub = MessageHub.get_current_instance()
     hub.update_info_dict(dict(iter=0, epoch=0, max_iters=1, max_epochs=1))
     model.train()
@@ -220,9 +220,9 @@ def train_step(model: Any, data: dict) -> float:
     found = {n: g for n, g in grads.items() if g is not None}
     if not found:
         raise ArithmeticError('no parameter has a gradient')
-    bad = [n for n, g in found.items() if not g.isfinite().all()]
-    if bad:
-        raise ArithmeticError(f'the gradient of {bad[0]} is not finite')
+    non_finite = [n for n, g in found.items() if not g.isfinite().all()]
+    if non_finite:
+        raise ArithmeticError(f'the gradient of {non_finite[0]} is not finite')
     return loss.item()
 
 

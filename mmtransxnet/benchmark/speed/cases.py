@@ -53,7 +53,7 @@ PEERS = [name for name in TOP1 if not name.startswith(OURS)]
 
 
 def expect(part: str, known: Sequence[str], text: str) -> None:
-    """Raise ArgumentTypeError where ``part`` of ``text`` is not known."""
+    """Raise ArgumentTypeError if ``part`` of ``text`` is unknown."""
     if part not in known:
         raise ArgumentTypeError(
             f"'{part}' of '{text}': expected one of {', '.join(known)}"
@@ -70,7 +70,7 @@ class Shape:
 
     @classmethod
     def parse(cls, text: str) -> 'Shape':
-        """Read ``text``; ArgumentTypeError where it is none."""
+        """Parse ``text``; raises ArgumentTypeError if invalid."""
         numbers = [int(n) for n in text.split('x') if n.isdecimal()]
         if len(numbers) != 3 or not numbers[0] or min(numbers[1:]) < 32:
             raise ArgumentTypeError(
@@ -90,14 +90,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """A model in some forms, written ``transxnet-t+folded+compiled``."""
+    """A model with forms, written ``transxnet-t+folded+compiled``."""
 
     model: str
     forms: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> 'Case':
-        """Read ``text``; ArgumentTypeError where it is none."""
+        """Parse ``text``; raises ArgumentTypeError if invalid."""
         model, *forms = text.split('+')
         known = [f'{m}-{s}' for m in (OURS, REFERENCE) for s in SIZES]
         known += [f'{DETECTOR}{m}-t' for m in (OURS, REFERENCE)]
@@ -115,7 +115,7 @@ class Case:
         return all(only_in.get(form, mode) == mode for form in self.forms)
 
     def build(self, shape: Shape, mode: str, device: str) -> nn.Module:
-        """Make the model in its form, with the weights it starts with."""
+        """Build the model in its form with initial weights."""
         model: Any = self._plain(shape)
         model.train(mode == 'training')
         if 'folded' in self.forms:
@@ -126,8 +126,8 @@ class Case:
         if 'compiled' in self.forms:
             from torch._inductor import config as inductor
 
-            # Of no effect in training. As an option of torch.compile it
-            # would have none at all.
+            # Has no effect in training, and none at all as an option of
+            # torch.compile.
             inductor.freezing = True
             model = torch.compile(model)
         return model
@@ -142,7 +142,7 @@ class Case:
     def _backbone(self, name: str, shape: Shape) -> nn.Module:
         kind, _, size = name.partition('-')
         if kind == REFERENCE:
-            # Or it would not train with one image.
+            # Otherwise it could not train with one image.
             return lenient(ReferenceTransXNet(size))
         checkpointed = 'checkpointed' in self.forms
         if kind == OURS:
@@ -160,7 +160,7 @@ class Case:
         return model
 
     def work(self, shape: Shape, mode: str, device: str) -> Callable:
-        """Make what is to be timed: a forward pass or a training step."""
+        """Return the function to time: a forward pass or a training step."""
         model = self.build(shape, mode, device)
         image = torch.randn(
             shape.batch, 3, shape.height, shape.width, device=device

@@ -17,7 +17,7 @@ _INSTANCES = 7
 
 
 class Detector(nn.Module):
-    """Mask R-CNN as the benchmark sees a model: images in, tensors out.
+    """Mask R-CNN with the interface of the benchmark: images in, tensors out.
 
     Args:
         backbone: A backbone with the outputs of TransXNet-T.

@@ -1,4 +1,4 @@
-"""Peak memory of one run, measured in a process of its own.
+"""Peak memory of one run, measured in a separate process.
 
 python -m mmtransxnet.benchmark.speed.memory CASE SHAPE MODE DEVICE THREADS
 """
@@ -15,22 +15,21 @@ import torch
 from mmtransxnet.benchmark.speed.cases import Case, Shape
 
 
-def resident(what: str) -> float:
+def resident(entry: str) -> float:
     """Memory of this process in MiB: now (VmRSS) or at most (VmHWM).
 
-    The maximum of getrusage begins with that of the process that started
-    this one.
+    The maximum of getrusage includes that of the parent process.
     """
     lines = Path('/proc/self/status').read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f'{what}:'))
+    (line,) = (line for line in lines if line.startswith(f'{entry}:'))
     return int(line.split()[1]) / 2**10
 
 
 def return_what_is_freed() -> None:
-    """Let glibc give back what is free, from now on at once if it is large.
+    """Return free memory to the system, and large blocks immediately.
 
-    By default it keeps some, and how much depends on the order of requests:
-    the same step took from 1.2 to 2.6 GiB, of which 1.0 held values.
+    By default glibc keeps some, depending on the order of allocations: the
+    same step took from 1.2 to 2.6 GiB, of which 1.0 GiB held values.
     """
     if platform.libc_ver()[0] == 'glibc':
         libc = ctypes.CDLL(None)
@@ -40,7 +39,7 @@ def return_what_is_freed() -> None:
 
 
 def peak_memory(case: Case, shape: Shape, mode: str, device: str) -> float:
-    """Peak of one run in MiB, over what model and image take at rest."""
+    """Peak of one run in MiB, above the memory of model and image."""
     return_what_is_freed()
     work = case.work(shape, mode, device)
     if device == 'cuda':
@@ -48,7 +47,7 @@ def peak_memory(case: Case, shape: Shape, mode: str, device: str) -> float:
         work()
         return torch.cuda.max_memory_allocated() / 2**20 - before
     gc.collect()
-    return_what_is_freed()  # what building the model left
+    return_what_is_freed()  # left from building the model
     Path('/proc/self/clear_refs').write_text('5')  # resets VmHWM
     before = resident('VmRSS')
     work()

@@ -44,7 +44,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 def _accuracy(
     axis: Axes, results: list[dict[str, Any]], colors: Colors
 ) -> None:
-    """Top-1 against throughput at 224 x 224, a line a family of models."""
+    """Top-1 against throughput at 224 x 224, one line per model family."""
     lines = defaultdict(list)
     for found in results:
         if found['top1'] is None or not found['shape'].endswith('x224x224'):

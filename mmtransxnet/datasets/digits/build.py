@@ -11,9 +11,9 @@ bundles, in three layouts under one root::
     imagenet/{train,val}/{0..9}/             single digits
     imagenet/{train,val}.json                where each single comes from
 
-Label maps are in the style of ADE20K: 0 is 'other', 1 background, and
-2 + d digit d. With ``reduce_zero_label=True`` that is 0 background and
-1 + d digit d (``SEG_CLASSES``), and 255, of which there is none, ignored.
+Label maps are in the style of ADE20K: 0 is 'other', 1 background, and 2 + d
+digit d. With ``reduce_zero_label=True``, 0 is background, 1 + d is digit d
+(``SEG_CLASSES``), and 255 (not present) is ignored.
 
 No scan and no pixel of a photograph is in both parts: the annotations carry
 ``digit_index``, ``photo`` and ``photo_box`` (x, y, w, h) to prove it.
@@ -41,10 +41,10 @@ class DigitsSet:
     """A finished set.
 
     Attributes:
-        root: Where it lies.
+        root: Its folder.
         counts: Per split, the number of ``'scenes'``, ``'instances'`` in
             them, and ``'singles'``.
-        built: False if an equal set was there already.
+        built: False if an equal set existed already.
     """
 
     root: Path
@@ -64,32 +64,31 @@ def build_digits(
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> DigitsSet:
-    """Build the digits set under root, or find it there.
+    """Build the digits set under root, or verify an existing one.
 
-    The set appears under root when it is complete, not before: until then
-    it grows in a hidden folder ``.{name}.*.building`` beside root, which
-    only a killed process leaves there, to be deleted. The bytes depend
-    only on the options and the versions of Pillow, numpy and
-    scikit-learn.
+    The set appears under root only when it is complete: it is built in a
+    hidden folder ``.{name}.*.building`` beside root, which only a killed
+    process leaves behind; it can be deleted. The bytes depend only on the
+    options and the versions of Pillow, numpy and scikit-learn.
 
     Args:
-        root: Folder to make; its parents are made too.
+        root: Folder to create, with its parents.
         size: Side of a scene in pixels.
         train_images: Number of training scenes.
         val_images: Number of validation scenes.
-        renderings: Single pictures of each training scan. Validation has
-            one of each of its scans.
+        renderings: Single pictures of each training scan. Validation has one
+            picture per scan.
         single_size: Side of a single picture in pixels; None is two fifths
             of size, which holds all but the tallest digits.
         seed: Seed of all randomness but the split, which is fixed.
-        force: Replace a digits set that is there.
+        force: Whether to replace an existing digits set.
         progress: Called with the number of pictures done and in total.
 
     Returns:
-        The set, with ``built=False`` if an equal one was there.
+        The set, with ``built=False`` if an equal one existed.
 
     Raises:
-        TypeError: An option is no whole number.
+        TypeError: An option is not an integer.
         ValueError: An option is out of range.
         ImportError: scikit-learn or pycocotools is not installed.
         FileExistsError: Something else is at root: files, another set, or
@@ -104,7 +103,7 @@ def build_digits(
         single_size=single_size,
         seed=seed,
     )
-    # A link stays a link: what it points to is what gets replaced.
+    # Links are kept: their target is replaced.
     root = Path(root).resolve()
     if _is_occupied(root) and not (force and (root / MANIFEST).is_file()):
         return DigitsSet(root, verify_manifest(root, parameters), built=False)
@@ -121,7 +120,7 @@ def _parameters(**options: int | None) -> dict[str, int]:
     if options['single_size'] is None:
         del options['single_size']
     parameters = {
-        name: _whole_number(name, value) for name, value in options.items()
+        name: _checked_int(name, value) for name, value in options.items()
     }
     parameters.setdefault('single_size', parameters['size'] * 2 // 5)
     limits = {
@@ -138,7 +137,7 @@ def _parameters(**options: int | None) -> dict[str, int]:
                 f'{name} must be from {low} to {high}, not {parameters[name]}'
             )
     single, size = parameters['single_size'], parameters['size']
-    smallest = -(-size * 9 // 32)  # holds digits a quarter above the least
+    smallest = -(-size * 9 // 32)  # holds digits up to 5/4 of the smallest
     if not smallest <= single <= size:
         raise ValueError(
             f'single_size {single} does not fit scenes of size {size}, '
@@ -148,13 +147,11 @@ def _parameters(**options: int | None) -> dict[str, int]:
     return parameters
 
 
-def _whole_number(name: str, value: Any) -> int:
+def _checked_int(name: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise TypeError(
-            f'{name} must be a whole number, not {value!r}'
-        ) from None
+        raise TypeError(f'{name} must be an integer, not {value!r}') from None
 
 
 def _is_occupied(root: Path) -> bool:
@@ -164,7 +161,7 @@ def _is_occupied(root: Path) -> bool:
 
 
 def _scratch_folder(root: Path) -> tempfile.TemporaryDirectory:
-    """Make a folder beside root, that is on the same file system."""
+    """Create a folder beside root, on the same file system."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(
@@ -224,14 +221,14 @@ def _count_instances(root: Path, split: str) -> int:
 def _publish(
     new: Path, root: Path, parameters: dict[str, int], force: bool
 ) -> None:
-    """Give a finished set its name, in place of an old one if forced."""
+    """Rename a finished set to root, replacing an old one if forced."""
     if force and _is_occupied(root):
-        # The old set goes when the folder of the new one does.
+        # The old set is deleted with the scratch folder.
         root.rename(new.with_name('old'))
     try:
         new.rename(root)
     except OSError:
         if not _is_occupied(root):
             raise
-        # Another process, say another rank, was faster: is it the same?
+        # Another process, such as another rank, was faster: compare.
         verify_manifest(root, parameters)

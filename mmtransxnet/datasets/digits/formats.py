@@ -1,4 +1,4 @@
-"""Write pictures and their truth in the layout of three data sets."""
+"""Write pictures and annotations in the layout of three data sets."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from .scenes import Scene, draw_scene, draw_single
 
 ADE_SPLITS = {'train': 'training', 'val': 'validation'}
 
-# Tell the random streams apart, after the seed of the set.
+# Keys of the random streams, combined with the seed of the set.
 _SCENE, _SINGLE = 0, 1
 _SEEDS = {'train': 0, 'val': 1}
 
@@ -35,8 +35,8 @@ def write_scenes(
 ) -> Iterator[None]:
     """Write the scenes of a split for COCO and ADE20K; yields after each.
 
-    Every scene has its own random stream: scene i stays the same whatever
-    the number of scenes.
+    Every scene has its own random stream: scene i does not depend on the
+    number of scenes.
 
     Args:
         root: Root of the set.
@@ -97,7 +97,7 @@ def write_singles(
         split: ``'train'`` or ``'val'``.
         renderings: Number of pictures of each scan.
         size: Side of a picture in pixels.
-        scene_size: Side of the scenes that the pictures must look like.
+        scene_size: Side of the scenes whose scale the pictures have.
         seed: Seed of the set.
     """
     folder = root / 'imagenet' / split
@@ -128,7 +128,7 @@ def write_singles(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that depends on the value alone, byte for byte."""
+    """Write JSON deterministically."""
     text = json.dumps(value, sort_keys=True, separators=(',', ':'))
     path.write_bytes(text.encode('ascii') + b'\n')
 
@@ -174,7 +174,7 @@ def _write_coco(
 
 
 def _save_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    """Save RGB (h, w, 3): a third of a PNG's bytes, edges of ink kept.
+    """Save RGB (h, w, 3) as JPEG: a third of a PNG's size, sharp edges.
 
     Full chroma resolution, as ink often differs from paper in hue.
     """

@@ -1,4 +1,4 @@
-"""The record of a finished set, by which it is known again."""
+"""The manifest of a finished set, by which it is recognised."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from .formats import write_json
 MANIFEST = 'digits.json'
 
 VERSION = 1
-"""Raised with every change that changes pictures or annotations."""
+"""Increased with every change of pictures or annotations."""
 
 
 def verify_manifest(
     root: Path, parameters: dict[str, int]
 ) -> dict[str, dict[str, int]]:
-    """Check that the set at root is complete and as asked.
+    """Check that the set at root is complete and has these parameters.
 
     Args:
         root: A folder with files.
@@ -30,26 +30,26 @@ def verify_manifest(
         Counts per split, as written by ``write_manifest``.
 
     Raises:
-        FileExistsError: It is something else; says what to do.
+        FileExistsError: It is something else; the message says what to do.
     """
     manifest = root / MANIFEST
     if not manifest.is_file():
         raise FileExistsError(
-            f'{root} has files but no {MANIFEST}, so it is no digits set: '
+            f'{root} has files but no {MANIFEST}, so it is not a digits set: '
             'choose another root, or remove it'
         )
     rebuild = 'rebuild it with force (--force), or choose another root'
     try:
         found = json.loads(manifest.read_bytes())
-        there = {'version': found['version'], **found['parameters']}
+        recorded = {'version': found['version'], **found['parameters']}
         counts, files = dict(found['counts']), dict(found['files'])
     except (ValueError, KeyError, TypeError) as error:
         raise FileExistsError(f'{manifest} is damaged: {rebuild}') from error
-    asked = {'version': VERSION, **parameters}
+    requested = {'version': VERSION, **parameters}
     differing = [
-        f'{name} {there.get(name)} instead of {value}'
-        for name, value in asked.items()
-        if there.get(name) != value
+        f'{name} {recorded.get(name)} instead of {value}'
+        for name, value in requested.items()
+        if recorded.get(name) != value
     ]
     if differing:
         raise FileExistsError(

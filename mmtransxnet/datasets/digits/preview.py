@@ -1,4 +1,4 @@
-"""Pictures of the digits set and of what was found, for a person."""
+"""Drawings of the digits set and of predictions."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def contact_sheet(root: str | os.PathLike) -> Image.Image:
 
 
 def _grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Lay pictures out in rows, the grid as wide as the sheet."""
+    """Arrange pictures in rows of a grid as wide as the sheet."""
     cell = COLUMNS * CELL // columns
     rows = -(-len(images) // columns)
     grid = Image.new('RGB', (COLUMNS * CELL, rows * cell), 'white')
@@ -113,7 +113,7 @@ def _by_image(annotations: Sequence[dict]) -> dict[int, list[dict]]:
 
 
 def _scenes(root: Path, split: str) -> tuple[Image.Image, Image.Image]:
-    """First scenes of a split: as they are, and with annotations."""
+    """First scenes of a split, without and with annotations."""
     path = root / 'coco' / 'annotations' / f'instances_{split}.json'
     document = json.loads(path.read_bytes())
     of_image = _by_image(document['annotations'])

@@ -1,6 +1,7 @@
 """From an 8 x 8 scan to ink on a picture.
 
-Colours are chosen and mixed in integers: no rounding differs by machine.
+Colours are chosen and mixed in integers, so results do not depend on the
+machine.
 """
 
 import colorsys
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MAX_ANGLE = 20.0
-"""Degrees; small enough that 6 and 9 (and 1 and 7) stay what they are."""
+"""Degrees; small enough that 6 and 9 (and 1 and 7) stay distinct."""
 
 PAPER_LEVEL = 0.52
 """Ink of the scan that becomes the outline of the stroke."""
@@ -20,15 +21,15 @@ EDGE = 1.5
 """Width of the antialiased edge of a stroke, about, in pixels."""
 
 CONTRAST = (55, 110)
-"""What ink differs by from what is behind: luma, and the colour channel
-that differs most; of 255. Luma alone would leave little but green."""
+"""Minimum contrast of ink and background, of 255: in luma, and in the colour
+channel that differs most. Luma alone would select mostly green."""
 
 EASY, MIN_APART = 0.95, 0.7
 """Share of the pixels around a digit that its ink should, and must, stand
 out from."""
 
 SAMPLES = 256
-"""Pixels looked at, of those around a digit."""
+"""Number of pixels sampled around a digit."""
 
 MASK_LEVEL = 128
 """Alpha, of 255, from which a pixel belongs to the digit."""
@@ -49,10 +50,10 @@ def stamp(
     """
     rows = scan.shape[0]
     zoom = height / rows
-    side = math.ceil(rows * zoom * 1.5)  # holds the scan at any angle
+    side = math.ceil(rows * zoom * 1.5)  # contains the scan at any angle
     cos = math.cos(math.radians(angle)) / zoom
     sin = math.sin(math.radians(angle)) / zoom
-    # Paper around the scan, as the filter needs it beyond the last row.
+    # Padding with paper, as the filter reads beyond the last row.
     padded = np.pad(scan, 2)
     centre = padded.shape[0] / 2
     shift_x = centre - (cos - sin) * side / 2
@@ -78,13 +79,13 @@ def luma(rgb: NDArray) -> NDArray[np.int64]:
 def pick_ink(
     rng: np.random.Generator, groups: list[NDArray[np.uint8]]
 ) -> NDArray[np.int64] | None:
-    """Draw a colour that a person tells from all that lies around it.
+    """Draw a random colour that contrasts with its surroundings.
 
     Args:
         rng: Source of randomness.
         groups: RGB pixels (N, 3) of the background and of each neighbour.
             The ink must stand out from the pixels of each group: a
-            neighbour counts however little of it is near.
+            neighbour counts even if only few of its pixels are near.
 
     Returns:
         The first random RGB colour (3,) that stands out from nearly all
@@ -95,8 +96,8 @@ def pick_ink(
     for group in groups:
         some = group[rng.integers(len(group), size=SAMPLES)]
         shares = np.minimum(shares, _shares_apart(inks, some))
-    good = np.flatnonzero(shares >= EASY)
-    best = good[0] if len(good) else shares.argmax()
+    contrasting = np.flatnonzero(shares >= EASY)
+    best = contrasting[0] if len(contrasting) else shares.argmax()
     return inks[best] if shares[best] >= MIN_APART else None
 
 

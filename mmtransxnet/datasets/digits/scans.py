@@ -33,7 +33,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Sources:
-    """What scenes are made of.
+    """The scans and photographs for scenes.
 
     Attributes:
         scans: (N, 8, 8) ink of each scan, 0 for paper to 1.
@@ -54,7 +54,7 @@ def load_sources() -> Sources:
     Raises:
         ImportError: scikit-learn is not installed.
     """
-    # Here: a second of import that only this function needs.
+    # Imported here, because it takes a second and only this function needs it.
     datasets = import_extra('sklearn.datasets', 'scikit-learn')
     digits = datasets.load_digits()
     scans = digits.images.astype(np.float32)
@@ -75,8 +75,8 @@ def load_sources() -> Sources:
 def dim(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Darken a photograph, in integers, so that light ink shows on it.
 
-    With ink of either polarity on pictures of full brightness, telling the
-    digits apart took a network several times as many pictures.
+    With ink of either polarity on photographs of full brightness, a network
+    needed several times as many pictures to learn the digits.
     """
     return (photo.astype(np.uint16) * BRIGHTNESS // 100).astype(np.uint8)
 
@@ -138,7 +138,7 @@ def random_background(
     side = int(rng.integers(sides[0], sides[1] + 1))
     x = int(rng.integers(left, right - side + 1))
     y = int(rng.integers(0, photo.shape[0] - side + 1))
-    # Cut before the resize: its filter must not see across the border.
+    # Cut before the resize, so its filter does not read across the border.
     cut = Image.fromarray(photo[y : y + side, x : x + side])
     resized = cut.resize((size, size), Image.Resampling.BICUBIC)
     return np.array(resized), Crop(name, (x, y, side, side))

@@ -21,12 +21,12 @@ MIN_VISIBLE = 0.8
 """Share of its pixels that a digit keeps under later digits."""
 
 TRIES = 12
-"""Places tried for a digit before it is left out."""
+"""Positions tried for a digit before it is left out."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its truth.
+    """A picture and its annotations.
 
     Attributes:
         image: RGB (size, size, 3).
@@ -46,9 +46,9 @@ def draw_scene(
 ) -> Scene:
     """Draw 1 to ``MAX_DIGITS`` digits on a photo cut.
 
-    Digits lie wholly inside the picture. They may overlap as long as each
-    keeps ``MIN_VISIBLE`` of its own pixels. A digit that finds no place
-    where it is seen well and no other is hidden too much is left out.
+    Digits lie entirely inside the picture. They may overlap as long as each
+    keeps ``MIN_VISIBLE`` of its own pixels. A digit is left out if no such
+    position with enough contrast is found.
 
     Args:
         rng: Source of randomness, for this scene alone.
@@ -85,8 +85,8 @@ def draw_single(
     """Draw one scan near the middle of a small photo cut.
 
     Digits and background have the scale they have in a scene of
-    ``scene_size``, so that a classifier learns what a detector will see.
-    Only digits too tall for the cut are left to the scenes.
+    ``scene_size``, so a classifier is trained on what a detector will see.
+    Digits that are too tall for the cut occur only in scenes.
 
     Args:
         rng: Source of randomness, for this picture alone.
@@ -94,7 +94,7 @@ def draw_single(
         split: ``'train'`` or ``'val'``.
         digit: Index of the scan.
         size: Side of the picture in pixels.
-        scene_size: Side of the scenes that the picture must look like.
+        scene_size: Side of the scenes whose scale the picture has.
 
     Returns:
         RGB image (size, size, 3) and where its background was cut.
@@ -143,7 +143,7 @@ def _add(
     """Draw one more digit: updates image, owner and spare in place.
 
     Returns:
-        Whether a place was found.
+        Whether a position was found.
     """
     mask = alpha >= MASK_LEVEL
     h, w = mask.shape

@@ -74,14 +74,14 @@ def test_every_bad_picture_is_listed_with_its_reason(root, check, folder):
     assert 'error: ' in errors
     for path, reason in expected.items():
         assert [x for x in lines if x.startswith(f'{path} ') and reason in x]
-    assert any(f' judged, {len(expected)} bad' in line for line in lines)
+    assert any(f' checked, {len(expected)} bad' in line for line in lines)
 
 
 def test_what_is_good_passes(check):
     status, lines, bar = check(CONFIGS['coco/train'])
     assert status == 0
     assert 'judging' in bar
-    assert '24 pictures judged, 0 bad' in lines
+    assert '24 pictures checked, 0 bad' in lines
 
 
 def test_annotations_of_boxes(root, check):
@@ -114,7 +114,7 @@ def test_annotations_of_boxes(root, check):
         '13.jpg does not exist',
     ):
         assert sum(told in line for line in lines) == 1, told
-    assert '25 pictures judged, 7 bad' in lines
+    assert '25 pictures checked, 7 bad' in lines
 
 
 def test_label_maps(root, check):
@@ -131,7 +131,7 @@ def test_label_maps(root, check):
         '000003.png is too large',
     ):
         assert sum(told in line for line in lines) == 1, told
-    assert '24 pictures judged, 3 bad' in lines
+    assert '24 pictures checked, 3 bad' in lines
 
 
 def test_annotations_that_cannot_be_read_do_not_end_it(root, check):
@@ -140,7 +140,7 @@ def test_annotations_that_cannot_be_read_do_not_end_it(root, check):
     status, lines, _ = check(CONFIGS['coco/train'])
     assert status == 1
     assert any('cannot be read (' in line for line in lines)
-    assert any(line.startswith('12 pictures judged') for line in lines)
+    assert any(line.startswith('12 pictures checked') for line in lines)
 
 
 def test_number_of_workers_is_checked(check):
