@@ -331,8 +331,8 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
         variant, kwargs.get('pretrained_cfg'), overlay
     )
     elsewhere = config.file or config.hf_hub_id or config.state_dict
-    ours = str(config.url).startswith(SCHEME)
-    if pretrained and ours and not (elsewhere or config.source):
+    is_published = str(config.url).startswith(SCHEME)
+    if pretrained and is_published and not (elsewhere or config.source):
         # timm opens files and URLs; ``transxnet://`` weights are passed
         # loaded.
         content = CheckpointLoader.load_checkpoint(config.url, 'cpu')

@@ -10,8 +10,8 @@ from mmtransxnet.benchmark.report import write_report
 from mmtransxnet.benchmark.rows import METRICS, Row, read_rows, select_rows
 from mmtransxnet.benchmark.runs import (
     Outcome,
+    compare_figures,
     evaluate,
-    judge,
     load_outcomes,
     still_holds,
 )
@@ -23,9 +23,9 @@ __all__ = [
     'Outcome',
     'Row',
     'check_rows',
+    'compare_figures',
     'evaluate',
     'evaluation_command',
-    'judge',
     'load_outcomes',
     'read_rows',
     'select_rows',

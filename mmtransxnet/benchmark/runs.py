@@ -99,7 +99,7 @@ def evaluate(
         outcome.reason = f'{_error_line(log)} (status {status}, see {log})'
     else:
         _take_metrics(outcome, row, work_dir, start)
-    judge(outcome, row)
+    compare_figures(outcome, row)
     _save(outcome, work_dir / 'outcome.json')
     return outcome
 
@@ -136,7 +136,7 @@ def _take_metrics(
         outcome.measured[name] = value * factor
 
 
-def judge(outcome: Outcome, row: Row) -> None:
+def compare_figures(outcome: Outcome, row: Row) -> None:
     """Compare with the published figures, if all were measured."""
     if not outcome.measured.keys() >= row.figures.keys():
         outcome.state = 'failed'

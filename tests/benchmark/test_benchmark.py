@@ -14,8 +14,8 @@ from mmtransxnet.benchmark import (
     Outcome,
     Row,
     check_rows,
+    compare_figures,
     evaluation_command,
-    judge,
     load_outcomes,
     read_rows,
     select_rows,
@@ -177,7 +177,7 @@ def test_training_in_one_process_scales_the_rate():
 def test_comparison(tmp_path, measured, state):
     (row,) = read_rows(metafile(tmp_path / 'metafile.yml'))
     outcome = Outcome(row.name, 'unknown', measured)
-    judge(outcome, row)
+    compare_figures(outcome, row)
     assert outcome.state == state
 
 

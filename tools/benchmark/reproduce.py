@@ -22,8 +22,8 @@ from mmtransxnet.benchmark import (
     Outcome,
     Row,
     check_rows,
+    compare_figures,
     evaluate,
-    judge,
     load_outcomes,
     read_rows,
     select_rows,
@@ -142,7 +142,9 @@ def outcome_of(
     if checked.state != 'ready':
         return Outcome(row.name, checked.state, reason=checked.reason)
     if earlier and still_holds(earlier, checked):
-        judge(earlier, row)  # the figures may have been corrected since
+        compare_figures(
+            earlier, row
+        )  # the figures may have been corrected since
         return earlier
     CONSOLE.print(f'evaluating {row.name}, see {out / row.name}/output.log')
     return evaluate(checked, launch, ROOT, out)

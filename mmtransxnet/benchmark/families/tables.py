@@ -39,8 +39,8 @@ def table(library: str, results: Result) -> str:
     meta = results['made']
     head = (
         f'{len(families)} families of {library}: **{unchanged}** train a '
-        f'step as they are, **{with_transxnet}** with TransXNet-T. {meta["date"]}, '
-        f'{", ".join(meta["versions"])}.\n\n'
+        f'step as they are, **{with_transxnet}** with TransXNet-T. '
+        f'{meta["date"]}, {", ".join(meta["versions"])}.\n\n'
         '| family | config | pixels | as it is | prediction | TransXNet-T |\n'
         '|---|---|---|---|---|---|\n'
     )
