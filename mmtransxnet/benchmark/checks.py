@@ -51,15 +51,15 @@ def check_rows(
             ``NAME/``.
         options: ``--cfg-options`` of all runs.
     """
-    looked: dict[str, str] = {}
-    return [_check(row, folder, options, looked) for row in rows]
+    data_problems: dict[str, str] = {}
+    return [_check(row, folder, options, data_problems) for row in rows]
 
 
 def _check(
     row: Row,
     folder: Path | None,
     options: Sequence[str],
-    looked: dict[str, str],
+    data_problems: dict[str, str],
 ) -> Checked:
     if not row.figures:
         return Checked(row, state='nothing published')
@@ -67,7 +67,7 @@ def _check(
         config = load_config(row.config, parse_options(options))
     except UserError as error:
         return Checked(row, state='no config', reason=str(error))
-    problem = _data_problem(config, looked)
+    problem = _data_problem(config, data_problems)
     if problem:
         return Checked(row, state='no data', reason=problem)
     checkpoint = _find_checkpoint(row, folder)

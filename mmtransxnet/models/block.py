@@ -1,4 +1,4 @@
-"""The parts that the stages of TransXNet are made of."""
+"""Building blocks of the stages of TransXNet."""
 
 from collections.abc import Iterable
 
@@ -66,7 +66,7 @@ class Block(nn.Module):
         drop_path_rate: Probability of skipping a residual branch.
         layer_scale_init_value: Initial LayerScale weight.
         norm_cfg: Config of the norms before the branches.
-        conv_norm_cfg: Config of the batch norms beside convolutions.
+        conv_norm_cfg: Config of the norms of the convolutions.
         act_cfg: Config of the activations.
         with_cp: Whether to recompute the block in the backward pass.
         recompute: See :class:`TransXNet`.

@@ -75,5 +75,5 @@ def drop_unused_norms(
 
 
 def names_below(names: Iterable[str], prefix: str) -> list[str]:
-    """The names that begin with a prefix."""
+    """List the names with a prefix."""
     return [name for name in names if name.startswith(prefix)]

@@ -71,8 +71,7 @@ class TransXNet(PretrainedModule):
             linearly from 0.
         layer_scale_init_value: Initial LayerScale weight.
         norm_cfg: Config of the blocks' norms and the output norms.
-        conv_norm_cfg: Config of the batch norms after convolutions and
-            activations.
+        conv_norm_cfg: Config of the norms of the convolutions.
         act_cfg: Config of the activations.
         init_cfg: Initialisation config of mmengine, for example
             ``dict(type='Pretrained', checkpoint='transxnet://t')``, plus other

@@ -32,7 +32,7 @@ _HEADS = (
 
 @dataclass(frozen=True)
 class Output:
-    """What a backbone returns for an image.
+    """An output of a backbone for an image.
 
     Attributes:
         channels: Channels of the map, or of a vector.

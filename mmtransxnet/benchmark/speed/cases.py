@@ -1,4 +1,4 @@
-"""What tools/benchmark/speed.py measures: models, forms, kinds of work."""
+"""The cases of tools/benchmark/speed.py: models, forms, modes."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence

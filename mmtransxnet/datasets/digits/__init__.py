@@ -1,4 +1,4 @@
-"""The digits set: real images, made from what scikit-learn bundles."""
+"""The digits set: real images, made from data in scikit-learn."""
 
 from .build import DigitsSet, build_digits
 from .classes import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE

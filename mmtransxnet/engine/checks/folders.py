@@ -71,7 +71,7 @@ _LISTING_METHODS = (
 
 _LARGE = 64 * 2**20
 """Size in bytes from which annotations are not read. COCO's train split has
-450 MB; its ends are looked at."""
+450 MB; only its ends are read."""
 
 
 @dataclass

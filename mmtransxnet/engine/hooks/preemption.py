@@ -16,7 +16,7 @@ from mmtransxnet.engine.runner.step_flags import flags_of
 from mmtransxnet.utils.errors import UserError
 
 STATUS = 75
-"""Exit status of a run that was asked to stop: EX_TEMPFAIL of sysexits.h."""
+"""Exit status of an interrupted run: EX_TEMPFAIL of sysexits.h."""
 
 # Windows has no SIGUSR1.
 SIGNALS = tuple(
