@@ -276,10 +276,10 @@ class Drill:
 
     def _damage(self, work_dir: Path) -> None:
         """Cut the newest checkpoint short, empty it or flip a bit of it."""
-        found = [p for p in checkpoints_of(work_dir) if _is_complete(p)]
-        if len(found) < 2:
+        checkpoints = [p for p in checkpoints_of(work_dir) if _is_complete(p)]
+        if len(checkpoints) < 2:
             return  # nothing to resume from would be left
-        content = bytearray(found[0].read_bytes())
+        content = bytearray(checkpoints[0].read_bytes())
         how = self.random.choice(['cut', 'empty', 'flip', 'last_checkpoint'])
         if how == 'last_checkpoint':
             (work_dir / 'last_checkpoint').write_bytes(b'')
@@ -290,9 +290,9 @@ class Drill:
             content.clear()
         else:
             content[len(content) // 2] ^= 1
-        then = found[0].stat().st_mtime_ns
-        found[0].write_bytes(content)
-        os.utime(found[0], ns=(then, then))
+        then = checkpoints[0].stat().st_mtime_ns
+        checkpoints[0].write_bytes(content)
+        os.utime(checkpoints[0], ns=(then, then))
 
     # ------------------------------------------------------------- the end
     def run(self, number: int, max_kills: int) -> tuple[list[Kill], list[str]]:
@@ -338,9 +338,9 @@ def differences(undisturbed: Path, killed: Path) -> list[str]:
     if set(expected) != set(logged):
         problems.append('other iterations were logged')
     problems += [
-        f'loss of iteration {step}: {sorted(found)}, not {expected[step]}'
-        for step, found in logged.items()
-        if found != expected.get(step)
+        f'loss of iteration {step}: {sorted(losses)}, not {expected[step]}'
+        for step, losses in logged.items()
+        if losses != expected.get(step)
     ]
     left = [path.name for path in killed.glob(f'*{TEMPORARY}')]
     return problems + [f'{name} is left over' for name in left]
@@ -370,7 +370,7 @@ def _final(work_dir: Path) -> dict[str, Any]:
 
 def _losses(work_dir: Path) -> dict[int, set[float]]:
     """All values logged for each iteration, in all attempts."""
-    found: dict[int, set[float]] = {}
+    losses: dict[int, set[float]] = {}
     for path in work_dir.glob('*/vis_data/scalars.json'):
         for line in path.read_text().splitlines():
             try:
@@ -381,8 +381,8 @@ def _losses(work_dir: Path) -> dict[int, set[float]]:
                 # In an epoch-based log, iterations are numbered within the
                 # epoch.
                 step = entry.get('step', entry.get('iter'))
-                found.setdefault(step, set()).add(entry['loss'])
-    return found
+                losses.setdefault(step, set()).add(entry['loss'])
+    return losses
 
 
 def _is_complete(path: Path) -> bool:

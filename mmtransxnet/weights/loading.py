@@ -75,17 +75,17 @@ def _strip_prefix(
     state: Mapping[str, Tensor], prefix: str, source: str
 ) -> dict[str, Tensor]:
     prefix = prefix if prefix.endswith('.') else f'{prefix}.'
-    found = {
+    stripped = {
         name.removeprefix(prefix): value
         for name, value in state.items()
         if name.startswith(prefix)
     }
-    if not found:
+    if not stripped:
         raise CheckpointError(
             f'checkpoint {source} has no names with the prefix {prefix}, but '
             f'{first_few(list(state))}; leave prefix out'
         )
-    return found
+    return stripped
 
 
 def save_weights(

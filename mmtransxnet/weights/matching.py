@@ -192,7 +192,9 @@ def _compare(
         'unexpected': [name for name in unexpected if name in state],
         'of another shape': shapes,
     }
-    match.misfits = {what: names for what, names in misfits.items() if names}
+    match.misfits = {
+        problem: names for problem, names in misfits.items() if names
+    }
 
 
 def _same_shape(

@@ -154,10 +154,10 @@ def clear_cache() -> None:
 def _identity(path: Path) -> tuple[Any, ...]:
     """A key for the content of a file: its path, and when it changed."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):  # does not exist, or an invalid name
         return (str(path),)
-    return str(path), found.st_mtime_ns, found.st_size
+    return str(path), status.st_mtime_ns, status.st_size
 
 
 def _expanded(path: str | Path) -> Path:

@@ -107,10 +107,10 @@ def time_rounds(
     seconds: list[list[float]] = [[] for _ in cases]
     rounds = range(args.rounds + 1)
     for turn in track(rounds, f'{mode} {shape}', transient=True):
-        for timer, found in zip(timers, seconds, strict=True):
+        for timer, times in zip(timers, seconds, strict=True):
             elapsed = timer.timeit(1).mean
             if turn:
-                found.append(elapsed)
+                times.append(elapsed)
     return seconds
 
 
@@ -146,18 +146,18 @@ def measure(
             shape=str(shape),
             megapixels=shape.megapixels,
             mode=mode,
-            seconds=found,
-            median=statistics.median(found),
-            images_per_second=shape.batch / statistics.median(found),
+            seconds=times,
+            median=statistics.median(times),
+            images_per_second=shape.batch / statistics.median(times),
             speedup=statistics.median(
                 first / mine
-                for first, mine in zip(seconds[0], found, strict=True)
+                for first, mine in zip(seconds[0], times, strict=True)
             ),
             peak_mib=peak,
             memory_ratio=peak / peaks[0] if peak and peaks[0] else None,
             top1=TOP1.get(case.model),
         )
-        for case, found, peak in zip(cases, seconds, peaks, strict=True)
+        for case, times, peak in zip(cases, seconds, peaks, strict=True)
     ]
 
 
@@ -188,15 +188,15 @@ def table(results: list[dict[str, Any]]) -> Table:
     titles = ('seconds', 'spread', 'images/s', 'speed', 'peak MiB', 'memory')
     for title in titles:
         rows.add_column(title, justify='right')
-    for found in results:
-        low, high = min(found['seconds']), max(found['seconds'])
-        peak, ratio = found['peak_mib'], found['memory_ratio']
+    for result in results:
+        low, high = min(result['seconds']), max(result['seconds'])
+        peak, ratio = result['peak_mib'], result['memory_ratio']
         rows.add_row(
-            found['case'],
-            f'{found["median"]:.3f}',
+            result['case'],
+            f'{result["median"]:.3f}',
             f'{low:.3f}-{high:.3f}',
-            f'{found["images_per_second"]:.1f}',
-            f'{found["speedup"]:.2f}x',
+            f'{result["images_per_second"]:.1f}',
+            f'{result["speedup"]:.2f}x',
             '' if peak is None else f'{peak:.0f}',
             '' if ratio is None else f'{ratio:.2f}x',
         )

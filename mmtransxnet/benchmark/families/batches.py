@@ -78,8 +78,10 @@ def _metainfo(number: int, size: int) -> dict:
 def _classes(config: Config, default: int) -> int:
     """The smallest number of classes of any part of the model."""
     keys = ('num_classes', 'num_things_classes')
-    found = [node[k] for node in walk(config.model) for k in keys if k in node]
-    return min([n for n in found if isinstance(n, int)], default=default)
+    counts = [
+        node[k] for node in walk(config.model) for k in keys if k in node
+    ]
+    return min([n for n in counts if isinstance(n, int)], default=default)
 
 
 def _detection(config: Config, size: int) -> dict:

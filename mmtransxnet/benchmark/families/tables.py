@@ -25,8 +25,8 @@ def versions() -> list[str]:
     """Packages of the installed libraries with their versions."""
     distributions = importlib.metadata.packages_distributions()
     names = ('torch', 'torchvision', 'mmengine', 'mmcv', *LIBRARIES)
-    found = [distributions[name][0] for name in names]
-    return [f'{name} {importlib.metadata.version(name)}' for name in found]
+    packages = [distributions[name][0] for name in names]
+    return [f'{name} {importlib.metadata.version(name)}' for name in packages]
 
 
 def table(library: str, results: Result) -> str:

@@ -58,10 +58,10 @@ def outputs_of(model: Any, size: int) -> list[Output]:
         raise Unsupported('has no backbone of its own')
     model.eval()  # returns None in some backbones
     try:
-        found = model.backbone(torch.zeros(BATCH, 3, size, size))
+        outputs = model.backbone(torch.zeros(BATCH, 3, size, size))
     except TypeError as error:
         raise Unsupported('its backbone takes more than pictures') from error
-    maps = found if isinstance(found, list | tuple) else [found]
+    maps = outputs if isinstance(outputs, list | tuple) else [outputs]
     if not all(isinstance(m, Tensor) and m.dim() in (2, 4) for m in maps):
         raise Unsupported('its backbone returns neither maps nor vectors')
     return [

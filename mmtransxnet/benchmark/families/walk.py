@@ -25,14 +25,16 @@ def select(names: Sequence[str]) -> list[Family]:
     Raises:
         UserError: A name is neither.
     """
-    found = [f for library in LIBRARIES for f in list_families(library)]
+    families = [f for library in LIBRARIES for f in list_families(library)]
     for name in names:
-        if name not in (*LIBRARIES, *map(str, found)):
+        if name not in (*LIBRARIES, *map(str, families)):
             raise UserError(
                 f"'{name}' is neither a library ({', '.join(LIBRARIES)}) nor "
                 'a family of one, such as mmdet/yolo'
             )
-    return [f for f in found if not names or {f.library, str(f)} & set(names)]
+    return [
+        f for f in families if not names or {f.library, str(f)} & set(names)
+    ]
 
 
 def try_all(

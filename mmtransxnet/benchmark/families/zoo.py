@@ -217,10 +217,10 @@ def train_step(model: Any, data: dict) -> float:
         raise ArithmeticError(f'the loss is {loss.item()}')
     loss.backward()
     grads = {n: p.grad for n, p in model.named_parameters()}
-    found = {n: g for n, g in grads.items() if g is not None}
-    if not found:
+    gradients = {n: g for n, g in grads.items() if g is not None}
+    if not gradients:
         raise ArithmeticError('no parameter has a gradient')
-    non_finite = [n for n, g in found.items() if not g.isfinite().all()]
+    non_finite = [n for n, g in gradients.items() if not g.isfinite().all()]
     if non_finite:
         raise ArithmeticError(f'the gradient of {non_finite[0]} is not finite')
     return loss.item()

@@ -40,8 +40,8 @@ class Detector(nn.Module):
         if self.training:
             losses = self.detector.loss(images, samples)
             return [self.detector.parse_losses(losses)[0]]
-        found = self.detector.predict(images, samples, rescale=False)
-        return [sample.pred_instances.scores for sample in found]
+        predictions = self.detector.predict(images, samples, rescale=False)
+        return [sample.pred_instances.scores for sample in predictions]
 
 
 def _sample(height: int, width: int) -> Any:

@@ -46,12 +46,12 @@ def _accuracy(
 ) -> None:
     """Top-1 against throughput at 224 x 224, one line per model family."""
     lines = defaultdict(list)
-    for found in results:
-        if found['top1'] is None or not found['shape'].endswith('x224x224'):
+    for result in results:
+        if result['top1'] is None or not result['shape'].endswith('x224x224'):
             continue
-        family = re.split('[-_]', found['model'])[0]
-        name = family + found['case'].removeprefix(found['model'])
-        lines[name].append((found['images_per_second'], found['top1']))
+        family = re.split('[-_]', result['model'])[0]
+        name = family + result['case'].removeprefix(result['model'])
+        lines[name].append((result['images_per_second'], result['top1']))
     _lines(axis, lines, colors)
     axis.set_xlabel('images per second, 224 x 224')
     axis.set_ylabel('ImageNet top-1 in percent, as published')
@@ -66,11 +66,11 @@ def _growth(
 ) -> None:
     """A figure against the pixels of a batch, for several image sizes."""
     lines = defaultdict(list)
-    for found in results:
-        if found[key] is not None:
-            batch = found['shape'].split('x')[0]
-            name = f'{found["case"]}, batch {batch}'
-            lines[name].append((found['megapixels'], found[key]))
+    for result in results:
+        if result[key] is not None:
+            batch = result['shape'].split('x')[0]
+            name = f'{result["case"]}, batch {batch}'
+            lines[name].append((result['megapixels'], result[key]))
     several = {k: line for k, line in lines.items() if len(line) > 1}
     _lines(axis, several, colors)
     axis.set_yscale('log')

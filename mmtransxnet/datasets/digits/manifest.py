@@ -40,9 +40,9 @@ def verify_manifest(
         )
     rebuild = 'rebuild it with force (--force), or choose another root'
     try:
-        found = json.loads(manifest.read_bytes())
-        recorded = {'version': found['version'], **found['parameters']}
-        counts, files = dict(found['counts']), dict(found['files'])
+        content = json.loads(manifest.read_bytes())
+        recorded = {'version': content['version'], **content['parameters']}
+        counts, files = dict(content['counts']), dict(content['files'])
     except (ValueError, KeyError, TypeError) as error:
         raise FileExistsError(f'{manifest} is damaged: {rebuild}') from error
     requested = {'version': VERSION, **parameters}

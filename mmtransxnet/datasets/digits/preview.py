@@ -74,9 +74,9 @@ def side_by_side(
     cells = []
     for prediction in chosen:
         image = Image.open(prediction['img_path'])
-        found = _as_annotations(prediction['pred_instances'], min_score)
+        predicted = _as_annotations(prediction['pred_instances'], min_score)
         cells.append(_annotate(image, truth[prediction['img_id']]))
-        cells.append(_annotate(image, found))
+        cells.append(_annotate(image, predicted))
     return _grid(cells, COLUMNS)
 
 
@@ -84,7 +84,7 @@ def _as_annotations(
     instances: Mapping[str, Any], min_score: float
 ) -> list[dict]:
     """Predicted instances in the form of COCO's annotations."""
-    found = []
+    annotations = []
     for box, label, score, mask in zip(
         instances['bboxes'].tolist(),
         instances['labels'].tolist(),
@@ -94,7 +94,7 @@ def _as_annotations(
     ):
         x1, y1, x2, y2 = box
         if score >= min_score:
-            found.append(
+            annotations.append(
                 {
                     'bbox': (x1, y1, x2 - x1, y2 - y1),
                     'category_id': label,
@@ -102,7 +102,7 @@ def _as_annotations(
                     'segmentation': mask,
                 }
             )
-    return found
+    return annotations
 
 
 def _by_image(annotations: Sequence[dict]) -> dict[int, list[dict]]:

@@ -117,8 +117,8 @@ def _shares_apart(
     luma_apart = abs(luma(inks)[:, None] - luma(pixels))
     # Channels first: numpy reduces a short last axis slowly.
     colour_apart = abs(inks.T[:, :, None] - pixels.T[:, None]).max(axis=0)
-    found = (luma_apart >= CONTRAST[0]) & (colour_apart >= CONTRAST[1])
-    return found.mean(axis=1)
+    apart = (luma_apart >= CONTRAST[0]) & (colour_apart >= CONTRAST[1])
+    return apart.mean(axis=1)
 
 
 def blend(

@@ -71,22 +71,22 @@ class Record:
             with (self.folder / name).open('a') as file:
                 file.write(json.dumps(problem) + '\n')
         # The last process to write sees all; the others see it the next time.
-        found = self.read()
-        if len(found) > self.limit:
+        problems = self.read()
+        if len(problems) > self.limit:
             raise UserError(
-                f'{_too_many(found, self.limit)}. All are in {self.folder}'
+                f'{_too_many(problems, self.limit)}. All are in {self.folder}'
             )
 
     def read(self) -> list[str]:
         """All distinct corrupt samples so far, sorted."""
-        found = set()
+        problems = set()
         for path in self.folder.glob('*.jsonl'):
             for line in path.read_text().splitlines():
                 try:
-                    found.add(json.loads(line))
+                    problems.add(json.loads(line))
                 except ValueError:
                     continue  # incomplete after a kill; recorded again
-        return sorted(found)
+        return sorted(problems)
 
     def clear(self) -> None:
         """Delete the records of an earlier run."""
@@ -302,16 +302,16 @@ class SkippedSamplesHook(Hook):
     def _report(self, runner: Runner) -> None:
         if not is_main_process():
             return
-        found = self._record.read()
-        for problem in found:
+        problems = self._record.read()
+        for problem in problems:
             if problem not in self._reported:
                 runner.logger.warning(f'bad data, replaced: {problem}')
-        if len(found) > len(self._reported):
+        if len(problems) > len(self._reported):
             runner.logger.warning(
-                f'bad data: {len(found)} samples replaced, at most '
+                f'bad data: {len(problems)} samples replaced, at most '
                 f'{self._record.limit} are accepted'
             )
-        self._reported.update(found)
+        self._reported.update(problems)
 
 
 def _too_many(problems: Sequence[str], limit: int) -> str:

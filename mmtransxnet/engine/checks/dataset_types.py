@@ -63,9 +63,9 @@ def _describes_datasets(value: Any) -> bool:
 
 def leaf_datasets(dataset: Any) -> list[Mapping[str, Any]]:
     """Configs of the data sets inside any wrappers."""
-    found: list[Mapping[str, Any]] = []
-    map_datasets(found.append, dataset)
-    return found
+    leaves: list[Mapping[str, Any]] = []
+    map_datasets(leaves.append, dataset)
+    return leaves
 
 
 def datasets_of(config: Config, split: str) -> list[Mapping[str, Any]]:

@@ -47,10 +47,10 @@ class DeepCheck:
         for split in ('train', 'val', 'test'):
             for dataset in datasets_of(config, split):
                 with DefaultScope.overwrite_default_scope(scope):
-                    found, errors = _list_samples(dataset)
-                samples.update(dict.fromkeys(found))
+                    listed, errors = _list_samples(dataset)
+                samples.update(dict.fromkeys(listed))
                 problems.update(dict.fromkeys(errors))
-                if not found and not errors:
+                if not listed and not errors:
                     unchecked[
                         f'{split} data, not checked: {_short_name(dataset)}: '
                         'its samples are not pictures on a local disk that '
@@ -97,8 +97,8 @@ def _list_samples(
     if not loading.decoded:
         return [], problems
     infos = map(built.get_data_info, range(len(built)))
-    found = (sample_of(info, loading) for info in infos)
-    samples = [sample for sample in found if sample is not None]
+    candidates = (sample_of(info, loading) for info in infos)
+    samples = [sample for sample in candidates if sample is not None]
     return samples, problems + orphans(built)
 
 

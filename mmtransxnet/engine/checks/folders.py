@@ -315,9 +315,9 @@ def _scan_classes(report: FolderReport, dataset: Any) -> list[str]:
     pictures: list[str] = []
     empty = []
     for folder in classes:
-        found = sorted(filter(dataset.is_valid_file, _files(folder)))
-        pictures += found
-        if not found:
+        valid = sorted(filter(dataset.is_valid_file, _files(folder)))
+        pictures += valid
+        if not valid:
             empty.append(Path(folder).name)
     expected = dataset.CLASSES and len(dataset.CLASSES)
     if not classes:
@@ -384,14 +384,15 @@ def _missing(paths: Iterable[str]) -> list[str]:
     missing = []
     for folder, wanted in in_folder.items():
         try:
-            there = set(os.listdir(folder or '.'))
+            existing = set(os.listdir(folder or '.'))
         except OSError:
-            there = set()
+            existing = set()
         missing += [
             path
             for path in wanted
             # Some file systems accept other spellings of a name.
-            if os.path.basename(path) not in there and not os.path.isfile(path)
+            if os.path.basename(path) not in existing
+            and not os.path.isfile(path)
         ]
     return sorted(missing)
 

@@ -129,11 +129,11 @@ def _check_key(
     """
     parts = dotted.split('.')
     parent: Any = None
-    found: Any = config
+    current: Any = config
     for position, part in enumerate(parts):
-        parent = found
+        parent = current
         if isinstance(parent, list) and part.isdecimal():
-            found = parent[int(part)] if int(part) < len(parent) else None
+            current = parent[int(part)] if int(part) < len(parent) else None
         elif isinstance(parent, list | tuple):
             raise UserError(
                 f'--cfg-options {shorten(dotted)}: only lists have '
@@ -142,14 +142,14 @@ def _check_key(
         elif not isinstance(parent, Mapping):
             return  # a value becomes a dict: the option defines all of it
         elif part in parent:
-            found = parent[part]
+            current = parent[part]
         else:
             known = _accepted(parent, parts[:position], scope)
             if known is not None and part not in {'type', *known}:
                 raise UserError(_unknown(dotted, part, {*parent, *known}))
-            found = None
+            current = None
             break
-    check_kind(dotted, found, value, parent)
+    check_kind(dotted, current, value, parent)
 
 
 def _unknown(dotted: str, part: str, known: set[str]) -> str:
@@ -180,21 +180,21 @@ def _accepted(
         return {'by_epoch'}.union(*map(_arguments, loops))
     if 'type' not in parent:
         return set()
-    found = _classes(parent['type'], scope)
-    if not found:
+    classes = _classes(parent['type'], scope)
+    if not classes:
         return None  # the Runner reports the unknown type
-    return {'init_cfg'}.union(*map(_arguments, found))
+    return {'init_cfg'}.union(*map(_arguments, classes))
 
 
 def _classes(name: Any, scope: str | None) -> list[Any]:
     """All classes registered under a name, seen from a scope."""
     if not isinstance(name, str):
         return [name]
-    found = []
+    classes = []
     for root in _REGISTRIES:
         with root.switch_scope_and_registry(scope) as scoped:
-            found.append(scoped.get(name))
-    return [cls for cls in found if cls is not None]
+            classes.append(scoped.get(name))
+    return [cls for cls in classes if cls is not None]
 
 
 def _arguments(cls: Any) -> set[str]:

@@ -195,11 +195,11 @@ class NonFiniteHook(Hook):
         stop = self.policy == 'error' or self.skipped >= self.limit
         if stop or not late:
             self._buffers.restore()
-        own = not math.isfinite(outcome.loss) or not outcome.bad_loss
+        is_own = not math.isfinite(outcome.loss) or not outcome.bad_loss
         message = f'iteration {outcome.subject.number}: '
-        message += self._describe(outcome, names, own)
+        message += self._describe(outcome, names, is_own)
         if stop or not self.skipped:
-            if own:
+            if is_own:
                 message += self._save(runner, outcome, names)
             # A process that exits first must not end those that still write.
             barrier()
@@ -217,7 +217,9 @@ class NonFiniteHook(Hook):
             # Reset, or batches accumulated later would be counted again.
             runner.optim_wrapper.zero_grad()
 
-    def _describe(self, outcome: Outcome, names: list[str], own: bool) -> str:
+    def _describe(
+        self, outcome: Outcome, names: list[str], is_own: bool
+    ) -> str:
         """Describe what is not finite, in one line."""
         text = f'the loss is {outcome.loss}'
         parts = self._loss_values(outcome.subject)
@@ -227,9 +229,9 @@ class NonFiniteHook(Hook):
         if names:
             text += f', {len(names)} gradients are not finite: '
             text += first_few(names)
-        elif math.isfinite(outcome.loss) and own:
+        elif math.isfinite(outcome.loss) and is_own:
             text += ', gradients are not finite'
-        if not own:
+        if not is_own:
             text += '; the bad loss is that of another process'
         return text
 

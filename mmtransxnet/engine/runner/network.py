@@ -31,15 +31,15 @@ def own_address(peer: str, seconds: float = 0) -> str:
     Raises:
         OSError: The name does not resolve, or there is no route.
     """
-    found = _retry(lambda: _source(peer), seconds)
+    address = _retry(lambda: _source(peer), seconds)
     named = peer != 'localhost' and not _is_address(peer)
-    if named and ipaddress.ip_address(found).is_loopback:
+    if named and ipaddress.ip_address(address).is_loopback:
         # The machine's own name, which resolves to loopback only locally.
         try:
             return _source(_ELSEWHERE)
         except OSError:
-            return found
-    return found
+            return address
+    return address
 
 
 def _source(peer: str) -> str:

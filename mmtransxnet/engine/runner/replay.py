@@ -225,10 +225,10 @@ def _finite(value: Tensor) -> bool:
     return bool(value.isfinite().all())
 
 
-def _tensors(value: Any, where: str = '') -> Iterator[tuple[str, Tensor]]:
+def _tensors(value: Any, path: str = '') -> Iterator[tuple[str, Tensor]]:
     """All tensors in a batch or an output, with their paths."""
     if isinstance(value, Tensor):
-        yield where.lstrip('.'), value
+        yield path.lstrip('.'), value
         return
     items: Any = ()
     if isinstance(value, Mapping):
@@ -238,4 +238,4 @@ def _tensors(value: Any, where: str = '') -> Iterator[tuple[str, Tensor]]:
     elif hasattr(value, 'metainfo_items'):  # a data sample
         items = value.items()
     for key, inner in items:
-        yield from _tensors(inner, f'{where}.{key}')
+        yield from _tensors(inner, f'{path}.{key}')

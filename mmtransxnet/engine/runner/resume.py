@@ -38,14 +38,14 @@ _COMPARED = (
 def checkpoints_of(work_dir: str | Path) -> list[Path]:
     """List the checkpoints of a run in a folder, newest first."""
     folder = Path(work_dir)
-    found = {path for name in _PATTERNS for path in folder.glob(name)}
-    named = _read_last_checkpoint(folder)
+    paths = {path for name in _PATTERNS for path in folder.glob(name)}
+    last = _read_last_checkpoint(folder)
     # Also by file name, because the folder may have moved.
-    for path in (Path(named), folder / Path(named).name):
-        if named and os.path.isfile(path):
-            found.add(path)
+    for path in (Path(last), folder / Path(last).name):
+        if last and os.path.isfile(path):
+            paths.add(path)
     times = {}
-    for path in sorted(found):
+    for path in sorted(paths):
         try:
             times[path.resolve()] = path.stat().st_mtime_ns, path
         # A broken link, or removed meanwhile.
@@ -221,9 +221,9 @@ def _differences(
 ) -> Iterator[str]:
     """List the differences between a run and the interrupted one."""
     processes = get_world_size()
-    before = meta.get('processes', processes)
-    if before != processes:
-        yield f'from a run of {before} processes, this one has {processes}'
+    previous = meta.get('processes', processes)
+    if previous != processes:
+        yield f'from a run of {previous} processes, this one has {processes}'
     if meta.get('seed') not in (None, seed):
         yield f'from a run with seed {meta["seed"]}, this one has {seed}'
     try:
