@@ -136,7 +136,7 @@ def test_an_option_out_of_range_is_named(name, data, options):
 def test_an_option_that_is_no_whole_number_is_named(options, name, value):
     assume(value is not None or name != 'single_size')
     with tempfile.TemporaryDirectory() as folder:
-        with pytest.raises(TypeError, match=f'^{name} must be a whole'):
+        with pytest.raises(TypeError, match=f'^{name} must be an integer'):
             build.build_digits(
                 Path(folder) / 'set', **{**options, name: value}
             )

@@ -382,7 +382,7 @@ def coco_of_a_subclass(root):
         serialize_data=False,
         pipeline=det_steps(),
     )
-    return Foreign('mmdet', dataset, 1, 2, 'not known here')
+    return Foreign('mmdet', dataset, 1, 2, 'in an unknown way')
 
 
 @layout
@@ -403,7 +403,7 @@ def crowdhuman(root):
         data_prefix=dict(img='Images/'),
         pipeline=det_steps(),
     )
-    return Foreign('mmdet', dataset, 1, 2, 'way not known here')
+    return Foreign('mmdet', dataset, 1, 2, 'in an unknown way')
 
 
 @layout
@@ -422,7 +422,7 @@ def boxes_in_a_table(root):
         pictures=str(root / 'p'),
         pipeline=det_steps(),
     )
-    return Foreign('mmdet', dataset, 1, 2, 'way not known here')
+    return Foreign('mmdet', dataset, 1, 2, 'in an unknown way')
 
 
 # ----------------------------------------------------------- classification
@@ -541,7 +541,7 @@ def cifar(root, monkeypatch):
             dict(type='PackInputs'),
         ],
     )
-    return Foreign('mmpretrain', dataset, 10, 0, 'way not known here')
+    return Foreign('mmpretrain', dataset, 10, 0, 'in an unknown way')
 
 
 @layout
@@ -561,14 +561,14 @@ def birds(root):
     dataset = dict(
         type='CUB', data_root=str(root), split='train', pipeline=cls_steps()
     )
-    return Foreign('mmpretrain', dataset, 200, 2, 'way not known here')
+    return Foreign('mmpretrain', dataset, 200, 2, 'in an unknown way')
 
 
 @layout
 def tensors(root):
     """Not a data set of mmengine's: torch's, with nothing on a disk."""
     dataset = dict(type='ForeignTensors', count=4, prefix=None)
-    return Foreign('mmpretrain', dataset, 2, 0, 'way not known here')
+    return Foreign('mmpretrain', dataset, 2, 0, 'in an unknown way')
 
 
 # ------------------------------------------------- what users register

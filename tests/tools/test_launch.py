@@ -32,9 +32,9 @@ def complaint(monkeypatch, capsys):
     ('environment', 'told'),
     [
         (dict(NNODES='2'), 'MASTER_ADDR must be the address'),
-        (dict(NNODES='1:2'), 'NNODES=1:2: a whole number'),
+        (dict(NNODES='1:2'), 'NNODES=1:2: expected an integer'),
         (dict(NODE_RANK='1'), 'NODE_RANK=1 must be below NNODES=1'),
-        (dict(MAX_RESTARTS='-1'), 'MAX_RESTARTS=-1: a whole number'),
+        (dict(MAX_RESTARTS='-1'), 'MAX_RESTARTS=-1: expected an integer'),
         (dict(RENDEZVOUS_SECONDS='0'), 'RENDEZVOUS_SECONDS=0'),
     ],
 )

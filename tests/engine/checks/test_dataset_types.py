@@ -213,7 +213,7 @@ def test_a_picture_that_is_left_out_may_be_missing(tmp_path):
     ('changes', 'told'),
     [
         (dict(pipeline=[]), 'loaded in another way'),
-        (dict(type='Unheard'), 'not known here'),
+        (dict(type='Unheard'), 'in an unknown way'),
         (dict(data_prefix=dict(img='s3://bucket/')), 'not on a local disk'),
         (dict(ann_file=['a.json']), 'cannot be described (TypeError'),
         (dict(backend_args=dict(backend='http')), 'not on a local disk'),

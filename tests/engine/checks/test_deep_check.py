@@ -80,7 +80,7 @@ def test_every_bad_picture_is_listed_with_its_reason(root, check, folder):
 def test_what_is_good_passes(check):
     status, lines, bar = check(CONFIGS['coco/train'])
     assert status == 0
-    assert 'judging' in bar
+    assert 'checking' in bar
     assert '24 pictures checked, 0 bad' in lines
 
 

@@ -157,7 +157,7 @@ def test_own_steps_of_coco(root, accepted, kind):
         root, 'a.jpg', 'gone.jpg'
     )
     (note,) = accepted(config_of(root, 'mmdet', kind, LOAD, **DETECTION))
-    assert 'not known here' in note
+    assert 'in an unknown way' in note
     with pytest.raises(UserError, match='annotated pictures are not in'):
         accepted(config_of(root, 'mmdet', 'CocoDataset', LOAD, **DETECTION))
 
