@@ -355,7 +355,7 @@ def _scan_large_coco(
             for path in _files(folder)
             if path.lower().endswith(IMAGE_SUFFIXES)
         )
-    if not pictures:  # perhaps named by absolute paths
+    if not pictures:  # perhaps listed with other paths
         report.unchecked = 'its pictures, which its folder does not have'
     with open(dataset.ann_file, 'rb') as file:
         first = file.read(1)

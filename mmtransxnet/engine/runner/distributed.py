@@ -86,8 +86,8 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 def prepare_launch(config: Config) -> None:
     """Join the process group of a run, on GPUs as mmengine does.
 
-    Without a GPU, where mmengine would fail, gloo is used and the Runner is
-    configured accordingly. Must be called before code that only one process
+    Without a GPU, where mmengine would select one, gloo is used and the Runner
+    is configured accordingly. Must be called before code that only one process
     runs.
 
     Args:
