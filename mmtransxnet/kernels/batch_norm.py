@@ -4,95 +4,19 @@ They apply to any batch norm that a config selects (BN, SyncBN, ...), as built
 by mmcv.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from mmengine.model.utils import _BatchNormXd
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmtransxnet.kernels.formula import in_place_of
 
 # Norms known not to communicate; the last is what mmengine converts SyncBN to.
 _LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, _BatchNormXd)
-
-
-class SingleValueNorm(_BatchNorm):
-    """A batch norm that accepts a single value per channel in training.
-
-    A single value has no variance, and torch raises an error (the published
-    code crashes on a batch of one image). The norm then normalises with its
-    running statistics and does not update them, as in evaluation. Norms that
-    synchronise with other processes are not changed: a fall-back in one
-    process would leave the others waiting.
-    """
-
-    original: Any
-    """The class that this class extends."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(B, C, H, W)``."""
-        of_batch = self.training
-        if not torch.jit.is_scripting():
-            if not self.training or not _is_single_value(self, x):
-                return super().forward(x)
-            of_batch = False
-        elif self.training:
-            of_batch = x.numel() > x.size(1)
-            if of_batch and self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-        return F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            of_batch,
-            self.momentum,  # type: ignore[arg-type]
-            self.eps,
-        )
-
-    def __reduce__(self) -> Any:
-        # Pickle cannot find a class that was created dynamically.
-        return _empty, (self.original,), self.__dict__
-
-
-@cache
-def _extended_class(original: Any) -> Any:
-    """Return a norm class extended by the rule for single values."""
-    body = dict(original=original, __module__=__name__)
-    return type(original.__name__, (SingleValueNorm, original), body)
-
-
-def _empty(original: Any) -> Any:
-    extended = _extended_class(original)
-    return extended.__new__(extended)
-
-
-def accept_single_values(module: nn.Module) -> None:
-    """Make all batch norms inside accept a single value per channel."""
-    for part in module.modules():
-        if isinstance(part, _BatchNorm) and not isinstance(
-            part, SingleValueNorm
-        ):
-            original: Any = type(part)
-            part.__class__ = _extended_class(original)
-
-
-def _is_single_value(norm: _BatchNorm, x: Tensor) -> bool:
-    """Whether torch would reject the batch and no other process adds to it."""
-    if x.numel() != x.size(1) or norm.running_mean is None:
-        return False
-    together = dist.is_available() and dist.is_initialized()
-    alone = not together or dist.get_world_size() == 1
-    return alone or _original_class(norm) in _LOCAL
-
-
-def _original_class(norm: nn.Module) -> Any:
-    return norm.original if isinstance(norm, SingleValueNorm) else type(norm)
 
 
 def training_norms(module: nn.Module) -> list[Any]:
@@ -112,25 +36,90 @@ def synchronised_norms(module: nn.Module) -> list[Any]:
     processes deadlock.
     """
     norms = training_norms(module)
-    return [norm for norm in norms if _original_class(norm) not in _LOCAL]
+    return [norm for norm in norms if type(norm) not in _LOCAL]
 
 
 @contextmanager
-def no_statistics_update(module: nn.Module) -> Iterator[None]:
+def _setting(norms: list[Any], **values: Any) -> Iterator[None]:
+    """Set attributes of norms."""
+    before = [{name: getattr(norm, name) for name in values} for norm in norms]
+    for norm in norms:
+        _set(norm, values)
+    try:
+        yield
+    finally:
+        for norm, old in zip(norms, before, strict=True):
+            _set(norm, old)
+
+
+def _set(norm: nn.Module, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        setattr(norm, name, value)
+
+
+def no_statistics_update(module: nn.Module) -> AbstractContextManager:
     """Do not update the running statistics of the batch norms inside.
 
     They still normalise with the statistics of the batch. For activation
     checkpointing: the recomputation must not count the same batch twice,
     but must save the same tensors, the running statistics among them.
     """
-    norms = training_norms(module)
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     # SyncBN requires a counter; a copy counts the recomputation.
     spare = torch.tensor(0)
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, spare
-    try:
-        yield
-    finally:
-        for norm, values in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = values
+    return _setting(
+        training_norms(module), momentum=0.0, num_batches_tracked=spare
+    )
+
+
+def _statistics_for(module: nn.Module, x: Tensor) -> AbstractContextManager:
+    """Select the statistics of the norms inside, which see maps like ``x``.
+
+    A single value per channel has no variance, and torch raises an error (the
+    published code crashes on a batch of one image). The norms then normalise
+    with their running statistics and do not update them, as in evaluation.
+    Norms that synchronise with other processes are not changed: a fall-back
+    in one process would leave the others waiting.
+    """
+    if x.numel() > x.size(1) or not module.training or _waits(module):
+        return nullcontext()
+    return _setting(training_norms(module), training=False)
+
+
+def _waits(module: nn.Module) -> bool:
+    """Whether norms inside share statistics with other processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return False
+    return dist.get_world_size() > 1 and bool(synchronised_norms(module))
+
+
+def conv_norm(layers: Any, x: Tensor) -> Any:
+    """Run a convolution and what follows, also on a single value per channel.
+
+    Args:
+        layers: A :class:`~mmtransxnet.models.layers.ConvNorm`.
+        x: Feature map ``(B, C, H, W)``.
+    """
+    if not layers.training:
+        return NotImplemented
+    conv, *others = layers
+    x = conv(x)
+    with _statistics_for(layers, x):
+        for layer in others:
+            x = layer(x)
+    return x
+
+
+def accepts_single_values(
+    forward: Callable[..., Tensor],
+) -> Callable[..., Tensor]:
+    """Decorate a ``forward`` that keeps the size of its map.
+
+    Its norms accept a map with a single value per channel in training.
+    """
+    context = _statistics_for
+
+    def call(self: Any, x: Tensor, *inputs: Tensor) -> Tensor:
+        with context(self, x):
+            return forward(self, x, *inputs)
+
+    return in_place_of(forward, call)

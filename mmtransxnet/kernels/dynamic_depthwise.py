@@ -1,27 +1,9 @@
 """Depthwise convolution of every sample with a kernel of its own."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmtransxnet.kernels.depthwise import depthwise_conv2d
-
-
-def pool_for_kernel(x: Tensor, size: int) -> Tensor:
-    """Pool a map to the size of a kernel.
-
-    Args:
-        x: Feature map ``(B, C, H, W)``.
-        size: Size K of the kernel.
-
-    Returns:
-        Map ``(B, C, K, K)``; for one sample with one position
-        ``(B, C, 1, 1)``, to be broadcast, because a norm would take copies for
-        a batch.
-    """
-    if x.numel() == x.size(1):
-        return x
-    return F.adaptive_avg_pool2d(x, size)
 
 
 def dynamic_depthwise_conv2d(

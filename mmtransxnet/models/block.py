@@ -1,12 +1,14 @@
 """Building blocks of the stages of TransXNet."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch.fx
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.attention import position_bias
+from mmtransxnet.kernels.batch_norm import accepts_single_values
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
 from mmtransxnet.kernels.recompute import checkpointed
 from mmtransxnet.models.layers import ConvNorm, DropPath, LayerScale
@@ -117,6 +119,7 @@ class Block(nn.Module):
         self.layer_scale_2 = LayerScale(channels, layer_scale_init_value)
 
     @checkpointed
+    @accepts_single_values
     def forward(self, x: Tensor, pos_bias: Tensor) -> Tensor:
         """Transform a feature map.
 
@@ -146,6 +149,12 @@ class Stage(nn.ModuleList):
     def __init__(self, blocks: Iterable[Block], sr_ratio: int) -> None:
         super().__init__(blocks)
         self.sr_ratio = sr_ratio
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a block, or a plain list of blocks."""
+        if isinstance(index, slice):
+            return nn.ModuleList(list(self)[index])
+        return super().__getitem__(index)
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)``.

@@ -5,6 +5,9 @@ from mmcv.cnn import bricks, build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
+from mmtransxnet.kernels.batch_norm import conv_norm
+from mmtransxnet.kernels.formula import computed_by
+
 
 class ConvNorm(nn.Sequential):
     """A convolution, its norm and optionally an activation.
@@ -26,6 +29,13 @@ class ConvNorm(nn.Sequential):
         self.add_module(*build_norm_layer(norm_cfg, conv.out_channels))
         if act_cfg is not None:
             self.activate = build_activation_layer(act_cfg)
+
+    @computed_by(conv_norm)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, C, H, W)`` as the convolution does."""
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class LayerScale(nn.Module):

@@ -9,15 +9,13 @@ the kernel named there computes the same faster or with less memory.
 """
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.attention import attention
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
-from mmtransxnet.kernels.dynamic_depthwise import (
-    dynamic_depthwise_conv2d,
-    pool_for_kernel,
-)
+from mmtransxnet.kernels.dynamic_depthwise import dynamic_depthwise_conv2d
 from mmtransxnet.kernels.formula import computed_by
 from mmtransxnet.kernels.recompute import enhance_keeping_less
 from mmtransxnet.models.layers import ConvNorm
@@ -83,8 +81,8 @@ class IDConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, c, H, W)``, keeping the shape."""
-        # Average pooling to K x K.
-        kernel = self._mix(pool_for_kernel(x, self.kernel_size), self.weight)
+        pooled = F.adaptive_avg_pool2d(x, self.kernel_size)
+        kernel = self._mix(pooled, self.weight)
         mean = x.mean(dim=(2, 3), keepdim=True)
         bias = self._mix(mean, self.bias[..., None, None])
         # Sample b is convolved with kernel[b], stride 1, zero padding K // 2.

@@ -16,7 +16,6 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmtransxnet.kernels.batch_norm import accept_single_values
 from mmtransxnet.kernels.recompute import MODES
 from mmtransxnet.models.arch import NUM_STAGES, resolve_arch
 from mmtransxnet.models.block import Block, PatchEmbed, Stage
@@ -266,8 +265,6 @@ class TransXNet(PretrainedModule):
         """Set the mode, respecting frozen stages and ``norm_eval``."""
         super().train(mode)
         # On every call, because conversions to and from SyncBN create new
-        # norms.
-        accept_single_values(self)
         self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():

@@ -269,7 +269,6 @@ def test_one_image_after_conversion_to_sync_bn():
     """As mmengine's runner converts for ``sync_bn='torch'``."""
     plain = _filled()
     model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(_filled())
-    model.train()  # as the loops of mmengine do
     assert plain.state_dict().keys() == model.state_dict().keys()
     outs, grads, state = _step(plain, (1, 3, 64, 64))
     outs1, grads1, state1 = _step(model, (1, 3, 64, 64))

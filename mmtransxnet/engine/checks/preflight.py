@@ -146,7 +146,7 @@ def check_init_weights(config: Config) -> None:
             f'model.backbone.init_cfg.checkpoint: {source} is not a file; '
             f'train or fetch it first, or {scratch}'
         )
-    if backbone.type != 'TransXNet':
+    if backbone.get('type') != 'TransXNet':
         return
     described = dict(model=backbone, default_scope=config.get('default_scope'))
     model = build_model(Config(described), 'meta')

@@ -76,8 +76,8 @@ def _problem_of(text: str) -> str | None:
 def check_kind(dotted: str, old_value: Any, value: Any, parent: Any) -> None:
     """Check the type of an option against that of the value it replaces.
 
-    Replacing a value by a list or a dict, or the reverse, is left to the
-    constructor, if there is one.
+    Replacing a value by a list or a dict, or a list by a value, is left to
+    the constructor, if there is one.
 
     Args:
         dotted: Its key.
@@ -95,8 +95,14 @@ def check_kind(dotted: str, old_value: Any, value: Any, parent: Any) -> None:
         old_value, expected = '', 'mmengine expects a string there'
     if old_value is None or value is None or _kind(old_value) == _kind(value):
         return
-    composite = {'a list', 'a dict'} & {_kind(old_value), _kind(value)}
-    if composite and ('type' in parent or dotted.endswith(_ONE_OR_SEVERAL)):
+    kinds = _kind(old_value), _kind(value)
+    scalar_for_dict = kinds[0] == 'a dict' and kinds[1] != 'a list'
+    composite = {'a list', 'a dict'}.intersection(kinds)
+    if (
+        composite
+        and not scalar_for_dict
+        and ('type' in parent or dotted.endswith(_ONE_OR_SEVERAL))
+    ):
         return
     raise UserError(
         f'--cfg-options {dotted}: {shorten(repr(value), 60)} is '

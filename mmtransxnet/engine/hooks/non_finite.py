@@ -5,6 +5,7 @@ the batch that caused it is unknown.
 """
 
 import functools
+import io
 import logging
 import math
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from mmtransxnet.engine.runner.on_device import (
     step_unless,
 )
 from mmtransxnet.engine.runner.step_flags import Outcome, flags_of
+from mmtransxnet.utils.atomic_write import write_safely
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.text import first_few
 
@@ -277,11 +279,12 @@ class NonFiniteHook(Hook):
                 weights=weights,
                 precision=_precision_of(runner.optim_wrapper),
             )
-            try:
-                torch.save(content, path)
-            # torch raises this for errors of the file system.
-            except (OSError, RuntimeError) as error:
-                return f'; the weights could not be saved: {error}'
+            file = io.BytesIO()
+            torch.save(content, file)
+        try:
+            write_safely(path, file.getvalue(), 'replay')
+        except UserError as error:
+            return f'; the weights could not be saved: {error}'
         moved = self._flags.lag and not can_skip(
             runner.optim_wrapper.optimizer
         )

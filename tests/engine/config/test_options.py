@@ -146,6 +146,7 @@ def test_configs_of_another_kind(tmp_path, suffix):
         ('train_cfg.max_iters=-1', 'expected an integer of at least 1'),
         ('optim_wrapper.optimizer.lr=fast', "'fast' is a string, and the c"),
         ('optim_wrapper.optimizer.lr=nan', 'nan is not a number'),
+        ('model.backbone=TransXNet', 'is a string, and the config has a dict'),
         ('model=3', '3 is a number, and the config has a dict'),
         ('default_hooks=[]', 'is a list, and the config has a dict'),
         ('default_hooks.bad_numbers.polcy=skip', "did you mean 'policy'"),
