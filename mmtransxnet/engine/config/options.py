@@ -96,13 +96,10 @@ def check_kind(dotted: str, old_value: Any, value: Any, parent: Any) -> None:
     if old_value is None or value is None or _kind(old_value) == _kind(value):
         return
     kinds = _kind(old_value), _kind(value)
+    constructed = 'type' in parent or dotted.endswith(_ONE_OR_SEVERAL)
     scalar_for_dict = kinds[0] == 'a dict' and kinds[1] != 'a list'
     composite = {'a list', 'a dict'}.intersection(kinds)
-    if (
-        composite
-        and not scalar_for_dict
-        and ('type' in parent or dotted.endswith(_ONE_OR_SEVERAL))
-    ):
+    if composite and constructed and not scalar_for_dict:
         return
     raise UserError(
         f'--cfg-options {dotted}: {shorten(repr(value), 60)} is '
