@@ -89,7 +89,7 @@ def test_unknown_metric_is_refused(tmp_path):
 def test_what_is_no_metafile(tmp_path, text):
     path = tmp_path / 'metafile.yml'
     path.write_text(text)
-    with pytest.raises(UserError, match='no metafile'):
+    with pytest.raises(UserError, match='not a metafile'):
         read_rows(path)
 
 
