@@ -16,7 +16,7 @@ from mmtransxnet.kernels.batch_norm import (
 )
 from mmtransxnet.kernels.depthwise import has_hooks
 from mmtransxnet.kernels.formula import in_place_of
-from mmtransxnet.kernels.settings import settings_of
+from mmtransxnet.kernels.settings import PLAIN, settings_of
 
 MODES = ('off', 'on', 'auto')
 
@@ -147,13 +147,15 @@ def is_recomputed(
         parts: Its submodules that would not be called as modules; hooks on
             them, or replacements of them, prevent it.
     """
+    settings = settings_of(x)
     if (
         mode == 'off'
+        or settings is PLAIN
         or not torch.is_grad_enabled()
         or torch.compiler.is_compiling()
     ):
         return False
-    limit = settings_of(x).recompute_above
+    limit = settings.recompute_above
     large = limit is not None and size > limit
     if not (large or mode == 'on') or x.numel() == x.size(1):
         return False

@@ -26,8 +26,9 @@ class IDConv(nn.Module):
 
     Every sample is convolved with a kernel of its own: the sum of G learned
     kernels, weighted for each channel and kernel position by a softmax over
-    the kernels. The weights are predicted from the sample pooled to the size
-    of the kernel; those of the bias, by the same ``proj``, from its mean.
+    the kernels. ``proj`` predicts these weights from the sample pooled to the
+    size of the kernel, and the weights of the biases from the sample's mean:
+    it runs twice, and its norm counts both.
 
     Args:
         channels: Number of channels c.
@@ -68,7 +69,7 @@ class IDConv(nn.Module):
         """Sum over the groups of ``learned``, weighted by the context.
 
         Args:
-            context: Pooled samples ``(B, c, k, k)``.
+            context: Pooled samples ``(B, c, k, k)``, k = K or 1.
             learned: Kernels ``(G, c, K, K)`` or biases ``(G, c, 1, 1)``.
 
         Returns:
@@ -145,9 +146,9 @@ class OSRA(nn.Module):
 
         Args:
             x: Feature map ``(B, c, H, W)``.
-            pos_bias: Position bias ``(1, heads, Nq, Nk)``; where it would be
-                large, its rows are computed in the attention (see
-                :func:`~mmtransxnet.kernels.attention.position_bias`).
+            pos_bias: Position bias ``(1, heads, Nq, Nk)``. Where that would
+                be large, ``(1, heads, Nq0, Nk)``: the attention resizes the
+                rows, block by block.
 
         Returns:
             Feature map ``(B, c, H, W)``.

@@ -117,8 +117,8 @@ class TransXNet(PretrainedModule):
         self.patch_embed = PatchEmbed(
             in_channels, dims[0], 7, stride=4, conv_norm_cfg=conv_norm_cfg
         )
-        # Attention biases, one table per stage, for the queries and keys of a
-        # map of the design size.
+        # The position tables, one per stage: attention biases for the queries
+        # and keys of a map of the design size.
         self.relative_pos_enc = nn.ParameterList(
             self._position_table(stage, image_size)
             for stage in range(NUM_STAGES)
@@ -224,7 +224,7 @@ class TransXNet(PretrainedModule):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Initialise all weights as published."""
+        """Initialise the weights of all modules as published."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -264,7 +264,6 @@ class TransXNet(PretrainedModule):
     def train(self, mode: bool = True) -> 'TransXNet':
         """Set the mode, respecting frozen stages and ``norm_eval``."""
         super().train(mode)
-        # On every call, because conversions to and from SyncBN create new
         self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():
