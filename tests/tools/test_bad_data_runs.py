@@ -101,5 +101,7 @@ def test_before_a_run(tool, configs, root, tmp_path, policy):
     )  # fmt: skip
     assert status == 2, log
     (line,) = errors(log)
-    told = "'ignore' is none" if policy == 'ignore' else f'{bad} is empty'
+    told = (
+        "'ignore' is not one of" if policy == 'ignore' else f'{bad} is empty'
+    )
     assert told in line

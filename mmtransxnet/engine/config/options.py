@@ -76,8 +76,8 @@ def _problem_of(text: str) -> str | None:
 def check_kind(dotted: str, old_value: Any, value: Any, parent: Any) -> None:
     """Check the type of an option against that of the value it replaces.
 
-    Replacing a value by a list or a dict, or a list by a value, is left to
-    the constructor, if there is one.
+    Replacing a value by a list or a dict, or the reverse, is left to the
+    constructor, if there is one.
 
     Args:
         dotted: Its key.
@@ -97,9 +97,11 @@ def check_kind(dotted: str, old_value: Any, value: Any, parent: Any) -> None:
         return
     kinds = _kind(old_value), _kind(value)
     constructed = 'type' in parent or dotted.endswith(_ONE_OR_SEVERAL)
-    scalar_for_dict = kinds[0] == 'a dict' and kinds[1] != 'a list'
     composite = {'a list', 'a dict'}.intersection(kinds)
-    if composite and constructed and not scalar_for_dict:
+    # A part of the run, such as the backbone, is not a name.
+    part = kinds[0] == 'a dict' and 'type' in old_value
+    named = part and kinds[1] not in composite
+    if composite and constructed and not named:
         return
     raise UserError(
         f'--cfg-options {dotted}: {shorten(repr(value), 60)} is '
