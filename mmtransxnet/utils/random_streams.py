@@ -1,8 +1,6 @@
 """Random states of a training."""
 
 import random
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,30 +10,6 @@ STEP = 0
 
 SAMPLE = 1
 """Stream of the random numbers in loading a sample."""
-
-
-def random_states() -> dict[str, Any]:
-    """States of Python, numpy, torch and this process's GPU."""
-    states = dict(
-        python=random.getstate(),
-        numpy=np.random.get_state(legacy=False),
-        torch=torch.get_rng_state(),
-    )
-    if torch.cuda.is_available():
-        states['cuda'] = torch.cuda.get_rng_state()
-    return states
-
-
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Restore states that :func:`random_states` returned.
-
-    The state of a GPU is ignored if there is no GPU.
-    """
-    random.setstate(states['python'])
-    np.random.set_state(states['numpy'])
-    torch.set_rng_state(states['torch'])
-    if 'cuda' in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states['cuda'])
 
 
 def seed_everything(stream: int, seed: int, *place: int) -> None:
