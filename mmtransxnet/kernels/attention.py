@@ -12,8 +12,6 @@ query needs four rows of it, and attention processes one block of queries at a
 time, forward and backward.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,10 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mmtransxnet.kernels.bicubic import taps_cache
+from mmtransxnet.kernels.attention_blocks import (
+    as_mask,
+    attend,
+    empty_output,
+    gradients,
+    resize_by_rows,
+    without_autocast,
+)
 from mmtransxnet.kernels.settings import settings_of
-
-_MIN_ROWS = 64
 
 
 def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
@@ -48,8 +51,9 @@ def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
 def position_bias(table: Tensor, x: Tensor, sr_ratio: int) -> Tensor:
     """The position table of a stage for a feature map, shared by its blocks.
 
-    Tables that would be larger than the device's settings allow are resized to
-    the number of keys only; :func:`attention` computes the rows it needs.
+    Tables that would be larger than the device's settings allow, or whose
+    complete form has no fast gradient there, are resized to the number of keys
+    only; :func:`attention` computes the rows it needs.
 
     Args:
         table: Position table ``(1, heads, Nq0, Nk0)``.
@@ -72,11 +76,17 @@ def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
 
     See :func:`position_bias`.
     """
-    limit = settings_of(table).whole_table
+    settings = settings_of(table)
     size = table.size(1) * num_q * num_k * table.element_size()
-    if limit is not None and size > limit:
+    if settings.whole_table is not None and (
+        size > settings.whole_table
+        or (torch.is_grad_enabled() and not settings.trains_with_mask)
+    ):
         num_q = min(num_q, table.size(-2))
-    resized = resize_position_table(table, num_q, num_k)
+    if settings.resize_by_rows:
+        resized = resize_by_rows(table, num_q, num_k)
+    else:
+        resized = resize_position_table(table, num_q, num_k)
     if not torch.is_grad_enabled():
         return resized
     # Never skipped: so the table's gradient is ready at the same point of the
@@ -125,76 +135,8 @@ def _requires_grad(*tensors: Tensor) -> bool:
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    bias = _as_mask(bias, q)
+    bias = as_mask(bias, q)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-
-
-def _as_mask(bias: Tensor, q: Tensor) -> Tensor:
-    """Convert the bias to a type that fused attention accepts.
-
-    Under autocast q, k, v have low precision, the table that of a parameter.
-    """
-    exact = settings_of(q).exact_mask and bias.dtype == torch.float32
-    return bias if exact else bias.to(q.dtype)
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Type to compute in: sums over keys need at least float32."""
-    return torch.promote_types(tensor.dtype, torch.float32)
-
-
-def _query_blocks(q: Tensor, table: Tensor) -> Iterator[slice]:
-    """Blocks of queries, sized by the device's settings."""
-    size = settings_of(q).block_scores
-    if q.device.type == 'cpu':
-        size *= torch.get_num_threads()
-    rows = max(_MIN_ROWS, size // (q.size(0) * q.size(1) * table.size(2)))
-    for start in range(0, q.size(2), rows):
-        yield slice(start, min(start + rows, q.size(2)))
-
-
-class _Bias:
-    """The bias of all queries, computed block by block.
-
-    Args:
-        table: Table ``(heads, Nq0, Nk)``.
-        num_q: Number of queries.
-    """
-
-    def __init__(self, table: Tensor, num_q: int) -> None:
-        self.table = table.to(_compute_dtype(table))
-        self.taps = None
-        if table.size(1) != num_q:
-            self.taps = taps_cache.get(table.size(1), num_q, self.table)
-
-    def of(self, queries: slice) -> Tensor:
-        """Bias ``(heads, queries, Nk)``."""
-        if self.taps is None:
-            return self.table[:, queries]
-        return self.taps.bias(self.table, queries)
-
-    def add_gradient(
-        self, total: Tensor, gradient: Tensor, queries: slice
-    ) -> None:
-        """Add the gradient of the bias to that of the table."""
-        if self.taps is None:
-            total[:, queries] += gradient
-        else:
-            self.taps.add_gradient(total, gradient, queries)
-
-
-def _without_autocast(tensor: Tensor) -> AbstractContextManager:
-    """Disable autocast: compute in the tensors' own types."""
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
-
-
-def _empty_output(q: Tensor) -> Tensor:
-    """``(B, heads, Nq, D)``, contiguous over the heads of a token."""
-    b, heads, num_q, dim = q.shape
-    return q.new_empty(b, num_q, heads, dim).transpose(1, 2)
 
 
 @torch.library.custom_op('mmtransxnet::position_attention', mutates_args=())
@@ -202,14 +144,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     """:func:`attention` in blocks; ``table`` is ``(heads, Nq0, Nk)``."""
     # PyTorch's fused attention rejects masks where gradients seem needed.
     q, k, v, table = (t.detach() for t in (q, k, v, table))
-    out = _empty_output(q)
-    with _without_autocast(q):
-        bias = _Bias(table, q.size(2))
-        for queries in _query_blocks(q, table):
-            out[:, :, queries] = _fused_attention(
-                q[:, :, queries], k, v, bias.of(queries)[None]
-            )
-    return out
+    with without_autocast(q):
+        return attend(q, k, v, table)
 
 
 @torch.library.custom_op(
@@ -219,50 +155,13 @@ def _attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and the table, from recomputed scores."""
-    with _without_autocast(q):
-        return _gradients(*(t.detach() for t in (grad, q, k, v, table)))
-
-
-def _gradients(
-    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = _compute_dtype(q)
-    # Samples and heads are one batch dimension of matrix products.
-    queries, keys, values, upstream = (
-        t.to(dtype).flatten(0, 1) for t in (q, k, v, grad)
-    )
-    scaled = keys * q.size(-1) ** -0.5
-    # Always contiguous, as the registered fake implementation returns them.
-    d_queries = queries.new_empty(queries.shape)
-    d_scaled, d_values = (t.new_zeros(t.shape) for t in (keys, values))
-    d_table = table.new_zeros(table.shape, dtype=_compute_dtype(table))
-    bias = _Bias(table, q.size(2))
-    for block in _query_blocks(q, table):
-        query, up = queries[:, block], upstream[:, block]
-        added = _as_mask(bias.of(block), q).to(dtype)
-        repeated = added.repeat(q.size(0), 1, 1)
-        scores = torch.baddbmm(repeated, query, scaled.mT)
-        weights = scores.softmax(dim=-1)
-        d_values.baddbmm_(weights.mT, up)
-        d_scores = torch.ops.aten._softmax_backward_data(
-            up @ values.mT, weights, -1, dtype
-        )
-        d_queries[:, block] = d_scores @ scaled
-        d_scaled.baddbmm_(d_scores.mT, query)
-        d_bias = d_scores.unflatten(0, q.shape[:2]).sum(dim=0)
-        bias.add_gradient(d_table, d_bias.to(d_table.dtype), block)
-    d_keys = d_scaled * q.size(-1) ** -0.5
-    return (
-        d_queries.view_as(q).to(q.dtype),
-        d_keys.view_as(k).to(k.dtype),
-        d_values.view_as(v).to(v.dtype),
-        d_table.to(table.dtype),
-    )
+    with without_autocast(q):
+        return gradients(*(t.detach() for t in (grad, q, k, v, table)))
 
 
 @_attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
-    return _empty_output(q)
+    return empty_output(q)
 
 
 @_attention_backward.register_fake

@@ -58,47 +58,31 @@ class Taps:
         )
         return bags.view(heads, -1, num_k)
 
-    def add_gradient(
-        self, total: Tensor, gradient: Tensor, queries: slice
-    ) -> None:
-        """Add the gradient of the bias to that of the table.
+    def window(self, queries: slice) -> tuple[slice, Tensor]:
+        """The part of the matrix A that computes a range of its rows.
 
-        Each row of the table sums the gradients of the queries that use it: no
-        two threads add to the same place, and the order is always the same.
+        The range of the table's rows follows from the formula of the resize,
+        without a device synchronisation.
 
         Args:
-            total: Gradient of the table ``(heads, Nq0, Nk)``, added to.
-            gradient: Gradient of the bias ``(heads, queries, Nk)``.
-            queries: Range of the queries.
-        """
-        heads, count, num_k = gradient.shape
-        source = self._table_rows(queries)
-        rows, order = self.rows[queries].flatten().sort(stable=True)
-        wanted = torch.arange(source.start, source.stop, device=rows.device)
-        first = torch.searchsorted(rows, wanted)
-        bags = F.embedding_bag(
-            self._indices_of_heads(order // _TAPS, heads, count).flatten(),
-            gradient.reshape(-1, num_k),
-            self._indices_of_heads(first, heads, rows.numel()).flatten(),
-            per_sample_weights=self.weights[queries]
-            .flatten()[order]
-            .repeat(heads),
-            mode='sum',
-        )
-        total[:, source] += bags.view(heads, -1, num_k)
+            queries: Range of queries.
 
-    def _table_rows(self, queries: slice) -> slice:
-        """Range of the table's rows that a range of queries needs.
-
-        Computed from the formula of the resize, without a device
-        synchronisation.
+        Returns:
+            The rows of the table that have weights other than zero, and the
+            weights, ``(queries, rows)``.
         """
-        num_q, near = self.rows.size(0), _PERIOD // 2
         first, last = (
-            ((2 * i + 1) * self.num_rows - num_q) // (2 * num_q)
+            ((2 * i + 1) * self.num_rows - self.weights.size(0))
+            // (2 * self.weights.size(0))
             for i in (queries.start, queries.stop - 1)
         )
-        return slice(max(0, first - near), min(self.num_rows, last + near + 1))
+        # One row before and two after the centre, and one for rounding.
+        source = slice(max(0, first - 2), min(self.num_rows, last + 4))
+        count = source.stop - source.start
+        # Weights that are zero may have any row.
+        rows = (self.rows[queries] - source.start).clamp(0, count - 1)
+        window = self.weights.new_zeros(rows.size(0), count)
+        return source, window.scatter_add_(1, rows, self.weights[queries])
 
     @staticmethod
     def _indices_of_heads(numbers: Tensor, heads: int, step: int) -> Tensor:

@@ -17,17 +17,21 @@ class Settings:
     """Device-dependent settings; they do not change the results.
 
     Attributes:
-        block_scores: Maximum number of attention scores in a block of queries,
-            per PyTorch thread.
+        block_scores: Maximum number of values (scores, their bias, ...) that
+            attention has in memory for a block of queries, per PyTorch thread.
         whole_table: Size in bytes up to which the resized position table of a
             stage is computed once and kept (None: any size); above, attention
             computes the rows that a block of queries needs.
+        resize_by_rows: Whether to resize position tables by matrix products
+            and sums of rows, because the library's resize uses one thread.
         trains_with_mask: Whether PyTorch's fused attention has a gradient
             for its mask. Where it has none, it would keep all scores.
         exact_mask: Whether fused attention takes a mask of higher precision
             than the queries; otherwise the table is rounded to theirs.
         fast_depthwise: Whether to avoid the slow depthwise convolutions of CPU
             libraries.
+        fused_convolution: Whether oneDNN computes convolutions of the
+            inference form together with what follows them.
         recompute_above: Number of values of a map above which
             ``recompute='auto'`` recomputes in the backward pass; None for
             never.
@@ -35,9 +39,11 @@ class Settings:
 
     block_scores: int = 2**24
     whole_table: int | None = 2**28
+    resize_by_rows: bool = False
     trains_with_mask: bool = True
     exact_mask: bool = False
     fast_depthwise: bool = False
+    fused_convolution: bool = False
     recompute_above: int | None = None
 
 
@@ -48,16 +54,18 @@ PLAIN = Settings(whole_table=None)
 """The formula only: no custom operator, whatever the size."""
 
 BY_DEVICE = {
-    # Half a MiB of scores stays in the second-level cache together with the
-    # values computed from them. Recomputation costs 4 % of the time of a step
+    # 2 MiB per thread are enough work for a call and stay in the cache.
+    # Recomputation costs 4 % of the time of a step
     # with maps of 5 million values, 15 % with the maps of a few small images,
     # where memory is no concern (docs/performance.md).
     'cpu': Settings(
-        block_scores=2**17,
-        whole_table=0,
+        block_scores=2**19,
+        whole_table=2**26,
+        resize_by_rows=True,
         trains_with_mask=False,
         exact_mask=True,
         fast_depthwise=True,
+        fused_convolution=True,
         recompute_above=5_000_000,
     ),
 }

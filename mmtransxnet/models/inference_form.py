@@ -21,6 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
+from mmtransxnet.kernels.formula import computed_by
+from mmtransxnet.kernels.fused_convolution import conv_add, conv_gelu
 from mmtransxnet.models.block import Block
 from mmtransxnet.models.layers import ConvNorm, LayerScale
 from mmtransxnet.models.ms_ffn import MSFFN
@@ -75,11 +77,6 @@ def _fold_backbone(backbone: TransXNet) -> None:
         # memory format of the weights decides which one is used.
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
-        for name, child in part.named_children():
-            if isinstance(child, nn.GELU) and not isinstance(
-                part, _MemoryOrder
-            ):
-                setattr(part, name, _MemoryOrder(child))
     backbone.requires_grad_(False)
 
 
@@ -165,26 +162,47 @@ class _Inference(nn.Module):
         return super().train(mode)
 
 
-class _MemoryOrder(nn.Module):
-    """Apply an activation to channels-last maps in memory order.
-
-    PyTorch uses the fast GELU of oneDNN for contiguous tensors, but not for
-    channels-last ones.
+class ConvAct(_Inference):
+    """A convolution and its activation.
 
     Args:
-        act: Element-wise activation.
+        conv: The convolution.
+        act: The activation.
     """
 
-    def __init__(self, act: nn.Module) -> None:
+    def __init__(self, conv: nn.Module, act: nn.Module) -> None:
         super().__init__()
+        self.conv = conv
         self.act = act
 
+    @computed_by(conv_gelu)
     def forward(self, x: Tensor) -> Tensor:
-        """Activate ``(B, C, H, W)``."""
+        """Map ``(B, C, H, W)`` as the convolution does."""
+        x = self.conv(x)
         # A compiler fuses the activation with the convolution itself.
         if torch.compiler.is_compiling():
             return self.act(x)
+        # PyTorch uses the fast GELU of oneDNN for contiguous tensors, but not
+        # for channels-last ones.
         return self.act(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Affine(_Inference):
+    """``weight * x + bias`` per channel.
+
+    Args:
+        weight: Weights ``(C, 1, 1)``.
+        bias: Biases ``(C, 1, 1)``.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift ``(B, C, H, W)``."""
+        return torch.addcmul(self.bias, x, self.weight)
 
 
 class FoldedOSRA(_Inference, OSRA):
@@ -200,6 +218,10 @@ class FoldedOSRA(_Inference, OSRA):
         self.q = osra.q
         self.kv = osra.kv
         self.sr = osra.sr
+        if isinstance(osra.sr, nn.Sequential):
+            overlapping, scaling = osra.sr
+            conv, _, act = overlapping
+            self.sr = nn.Sequential(ConvAct(conv, act), scaling)
         self.local_conv = _add_identity(osra.local_conv)
 
 
@@ -219,12 +241,9 @@ class FoldedMixer(_Inference):
         mix, act1, norm1, squeeze, act2, norm2, expand, norm3 = parts
         expand = fuse_conv_bn_eval(expand, _checked_batch_norm(norm3))
         self.proj = nn.Sequential(
-            mix,
-            act1,
-            _scale_input(squeeze, norm1),
-            act2,
-            _scale_output(_scale_input(expand, norm2), scale),
+            ConvAct(mix, act1), ConvAct(_scale_input(squeeze, norm1), act2)
         )
+        self.expand = _scale_output(_scale_input(expand, norm2), scale)
         self.scale = nn.Parameter(scale.weight[..., 0])
 
     def forward(self, shortcut: Tensor, x: Tensor, pos_bias: Tensor) -> Tensor:
@@ -237,7 +256,8 @@ class FoldedMixer(_Inference):
             ),
             dim=1,
         )
-        return torch.addcmul(shortcut, x, self.scale) + self.proj(x)
+        residual = torch.addcmul(shortcut, x, self.scale)
+        return conv_add(self.expand, self.proj(x), residual)
 
 
 class FoldedFFN(_Inference):
@@ -261,28 +281,48 @@ class FoldedFFN(_Inference):
         squeeze = fuse_conv_bn_eval(last[0], _checked_batch_norm(last[1]))
         squeeze = _scale_output(_scale_input(squeeze, ffn.norm), scale)
         self.branches = nn.ModuleList()
+        self.squeeze = nn.ModuleList()
         start = 0
         for conv in convs:
             part = slice(start, start + conv.out_channels)
             start = part.stop
             self.branches.append(
                 nn.Sequential(
-                    _only_outputs(expand, part),
-                    act,
-                    _only_channels(_checked_batch_norm(norm), part),
-                    _add_identity(conv),
-                    ffn.act,
-                    _only_inputs(squeeze, part),
+                    ConvAct(_only_outputs(expand, part), act),
+                    *_norm_and_conv(
+                        _only_channels(_checked_batch_norm(norm), part),
+                        _add_identity(conv),
+                        ffn.act,
+                    ),
                 )
             )
+            self.squeeze.append(_only_inputs(squeeze, part))
 
     def forward(self, shortcut: Tensor, x: Tensor) -> Tensor:
         """Transform ``(B, C, H, W)`` and add the result to the shortcut."""
-        first, *others = self.branches
-        out = shortcut + first(x)
-        for branch in others:
-            out += branch(x)
+        out = shortcut
+        for branch, squeeze in zip(self.branches, self.squeeze, strict=True):
+            out = conv_add(squeeze, branch(x), out)
         return out
+
+
+def _norm_and_conv(
+    norm: nn.BatchNorm2d, conv: DepthwiseConv2d, act: nn.Module
+) -> list[nn.Module]:
+    """A norm, a depthwise convolution and its activation.
+
+    A kernel of size 1 needs no padding, so the norm folds into it.
+    """
+    if conv.kernel_size != (1, 1):
+        return [norm, ConvAct(conv, act)]
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    shift = norm.bias - norm.running_mean * scale
+    weight = conv.weight.flatten()
+    affine = Affine(
+        (weight * scale).view(-1, 1, 1),
+        (weight * shift + _bias(conv)).view(-1, 1, 1),
+    )
+    return [ConvAct(affine, act)]
 
 
 def _only_outputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:

@@ -1,0 +1,280 @@
+"""Attention and its gradients, one block of queries at a time.
+
+Memory that is requested and freed in every block would be returned to the
+system and cleared again for the next: half of the time of a block. So the
+gradients are computed in buffers that all blocks share.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmtransxnet.kernels.bicubic import Taps, taps_cache
+from mmtransxnet.kernels.settings import settings_of
+
+_MIN_ROWS = 64
+
+# Multiples of it are an equal amount of work for all threads of PyTorch's
+# fused attention.
+_ROWS = 256
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Type to compute in: sums over keys need at least float32."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def as_mask(bias: Tensor, q: Tensor) -> Tensor:
+    """Convert the bias to a type that fused attention accepts.
+
+    Under autocast q, k, v have low precision, the table that of a parameter.
+    """
+    exact = settings_of(q).exact_mask and bias.dtype == torch.float32
+    return bias if exact else bias.to(q.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
+    """Attention in blocks; see :func:`.attention.attention`.
+
+    Args:
+        q: Queries ``(B, heads, Nq, D)``.
+        k: Keys ``(B, heads, Nk, D)``.
+        v: Values ``(B, heads, Nk, D)``.
+        table: Position bias ``(heads, Nq0, Nk)``.
+
+    Returns:
+        Tensor ``(B, heads, Nq, D)``, contiguous over the heads of a token.
+    """
+    out = empty_output(q)
+    table = table.to(compute_dtype(table))
+    for queries in _blocks(q, table.size(0) * table.size(2)):
+        bias = rows_of_bias(table, q.size(2), queries)
+        out[:, :, queries] = F.scaled_dot_product_attention(
+            q[:, :, queries], k, v, attn_mask=as_mask(bias[None], q)
+        )
+    return out
+
+
+def empty_output(q: Tensor) -> Tensor:
+    """``(B, heads, Nq, D)``, contiguous over the heads of a token."""
+    b, heads, num_q, dim = q.shape
+    return q.new_empty(b, num_q, heads, dim).transpose(1, 2)
+
+
+def rows_of_bias(table: Tensor, num_q: int, queries: slice) -> Tensor:
+    """Bias ``(heads, queries, Nk)`` of some of the queries.
+
+    Args:
+        table: Table ``(heads, Nq0, Nk)``, resized to ``num_q`` rows.
+        num_q: Number of all queries.
+        queries: The queries wanted.
+    """
+    if table.size(1) == num_q:
+        return table[:, queries]
+    return taps_cache.get(table.size(1), num_q, table).bias(table, queries)
+
+
+def resize_by_rows(table: Tensor, num_q: int, num_k: int) -> Tensor:
+    """Resize a position table in two steps, keys first, by all threads.
+
+    ``F.interpolate``'s bicubic resize uses a single thread.
+
+    Args:
+        table: Table ``(1, heads, Nq0, Nk0)``.
+        num_q: Number of queries Nq. If it differs from Nq0, the result has no
+            gradient.
+        num_k: Number of keys Nk.
+
+    Returns:
+        Table ``(1, heads, Nq, Nk)``.
+    """
+    resized = table.to(compute_dtype(table))
+    if num_k != table.size(3):
+        taps = taps_cache.get(table.size(3), num_k, resized)
+        columns, weights = taps.window(slice(0, num_k))
+        with without_autocast(table):
+            resized = resized[..., columns] @ weights.mT
+    if num_q != table.size(2):
+        rows = resized.detach()[0]
+        resized = rows.new_empty(1, rows.size(0), num_q, num_k)
+        for block in _blocks(resized, rows.size(0) * num_k):
+            resized[0, :, block] = rows_of_bias(rows, num_q, block)
+    return resized.to(table.dtype)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Disable autocast: compute in the tensors' own types."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def _blocks(q: Tensor, values_per_query: int) -> Iterator[slice]:
+    """Blocks of queries, sized by the device's settings.
+
+    Args:
+        q: Queries ``(B, heads, Nq, D)``.
+        values_per_query: Number of values in memory for each query.
+    """
+    size = settings_of(q).block_scores
+    if q.device.type == 'cpu':
+        size *= torch.get_num_threads()
+    rows = max(_MIN_ROWS, size // values_per_query)
+    if rows > _ROWS:
+        rows -= rows % _ROWS
+    for start in range(0, q.size(2), rows):
+        yield slice(start, min(start + rows, q.size(2)))
+
+
+def gradients(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and the table, from recomputed scores.
+
+    Args:
+        grad: Gradient of the output ``(B, heads, Nq, D)``.
+        q: Queries ``(B, heads, Nq, D)``.
+        k: Keys ``(B, heads, Nk, D)``.
+        v: Values ``(B, heads, Nk, D)``.
+        table: Position bias ``(heads, Nq0, Nk)``.
+
+    Returns:
+        Contiguous tensors of the sizes and types of q, k, v and the table.
+    """
+    dtype = compute_dtype(q)
+    # Samples and heads are one batch dimension of matrix products.
+    queries, keys, values, upstream = (
+        t.to(dtype).flatten(0, 1) for t in (q, k, v, grad)
+    )
+    keys = keys * q.size(-1) ** -0.5
+    d_queries = queries.new_empty(queries.shape)
+    d_values = values.new_zeros(values.shape)
+    biased = _biased(keys, table.to(dtype), q)
+    buffers = [q.new_empty(0, dtype=dtype) for _ in range(3)]
+    values_per_query = len(buffers) * queries.size(0) * keys.size(1)
+    for block in _blocks(q, values_per_query):
+        up = upstream[:, block]
+        size = (len(up), up.size(1), keys.size(1))
+        scores, weights, d_weights = (b.resize_(size) for b in buffers)
+        biased.scores(queries[:, block], block, out=scores)
+        torch.softmax(scores, -1, out=weights)
+        d_values.baddbmm_(weights.mT, up)
+        torch.bmm(up, values.mT, out=d_weights)
+        d_scores = torch.ops.aten._softmax_backward_data.out(
+            d_weights, weights, -1, dtype, grad_input=scores
+        )
+        d_queries[:, block] = d_scores @ keys
+        biased.add_gradients(d_scores, queries[:, block], block)
+    d_keys = biased.d_keys * q.size(-1) ** -0.5
+    return (
+        d_queries.view_as(q).to(q.dtype),
+        d_keys.view_as(k).to(k.dtype),
+        d_values.view_as(v).to(v.dtype),
+        biased.d_table.to(table.dtype),
+    )
+
+
+def _biased(keys: Tensor, table: Tensor, q: Tensor) -> '_BiasedKeys':
+    if table.size(1) == q.size(2):
+        return _BiasedKeys(keys, table)
+    taps = taps_cache.get(table.size(1), q.size(2), table)
+    return _ExtendedKeys(keys, table, taps)
+
+
+class _BiasedKeys:
+    """Keys and a position table, their scores and their gradients.
+
+    Args:
+        keys: Scaled keys ``(B heads, Nk, D)``.
+        table: Table ``(heads, Nq, Nk)``.
+
+    Attributes:
+        d_keys: Gradient of the keys.
+        d_table: Gradient of the table.
+    """
+
+    def __init__(self, keys: Tensor, table: Tensor) -> None:
+        self.keys = keys
+        self.table = table
+        # Not zeros_like: always contiguous, as the registered fake
+        # implementation returns them.
+        self.d_keys = keys.new_zeros(keys.shape)
+        self.d_table = table.new_zeros(table.shape)
+
+    def scores(self, queries: Tensor, block: slice, out: Tensor) -> None:
+        """Compute the scores ``(B heads, queries, Nk)`` of a block.
+
+        Args:
+            queries: Queries of the block ``(B heads, queries, D)``.
+            block: Which queries they are.
+            out: The result.
+        """
+        torch.bmm(queries, self.keys.mT, out=out)
+        self._of_heads(out).add_(self.table[:, block])
+
+    def add_gradients(
+        self, d_scores: Tensor, queries: Tensor, block: slice
+    ) -> None:
+        """Add the gradients of keys and table, after :meth:`scores`.
+
+        Args:
+            d_scores: Gradient of the scores ``(B heads, queries, Nk)``.
+            queries: Queries of the block ``(B heads, queries, D)``.
+            block: Which queries they are.
+        """
+        self.d_keys.baddbmm_(d_scores.mT, queries)
+        self.d_table[:, block] += self._of_heads(d_scores).sum(dim=0)
+
+    def _of_heads(self, x: Tensor) -> Tensor:
+        """``(B heads, ...)`` to ``(B, heads, ...)``."""
+        return x.unflatten(0, (-1, self.table.size(0)))
+
+
+class _ExtendedKeys(_BiasedKeys):
+    """Keys and a table that is resized to the number of queries.
+
+    Each query is extended by the weights of the few rows of the table that
+    its block needs, each key by these rows. The product of both is the score
+    with its bias, and the product of the gradients has those of keys and rows.
+
+    Args:
+        keys: Scaled keys ``(B heads, Nk, D)``.
+        table: Table ``(heads, Nq0, Nk)``.
+        taps: The resize.
+    """
+
+    def __init__(self, keys: Tensor, table: Tensor, taps: Taps) -> None:
+        super().__init__(keys, table)
+        self.taps = taps
+        self.dim = keys.size(2)
+        self.extended_keys = keys.mT.contiguous()  # and rows, (BH, D + w, Nk)
+        self.extended = keys.new_empty(0)  # queries, (BH, queries, D + w)
+        self.rows = slice(0, 0)
+
+    def scores(self, queries: Tensor, block: slice, out: Tensor) -> None:
+        """See :class:`_BiasedKeys`."""
+        self.rows, weights = self.taps.window(block)
+        num_k = self.table.size(2)
+        total = self.dim + weights.size(1)
+        if total > self.extended_keys.size(1):
+            new = self.keys.new_empty(self.keys.size(0), total, num_k)
+            new[:, : self.dim] = self.extended_keys[:, : self.dim]
+            self.extended_keys = new
+        keys = self.extended_keys[:, :total]
+        self._of_heads(keys[:, self.dim :]).copy_(self.table[:, self.rows])
+        weights = weights.expand(queries.size(0), -1, -1)
+        self.extended = torch.cat((queries, weights), dim=2)
+        torch.bmm(self.extended, keys, out=out)
+
+    def add_gradients(
+        self, d_scores: Tensor, queries: Tensor, block: slice
+    ) -> None:
+        """See :class:`_BiasedKeys`."""
+        d_extended = torch.bmm(d_scores.mT, self.extended)
+        self.d_keys += d_extended[..., : self.dim]
+        d_rows = self._of_heads(d_extended[..., self.dim :]).sum(dim=0)
+        self.d_table[:, self.rows] += d_rows.mT
