@@ -167,7 +167,7 @@ class Case:
         )
         if 'channels_last' in self.forms:
             image = image.to(memory_format=torch.channels_last)
-        run = _infer if mode == 'inference' else _train
+        run = infer if mode == 'inference' else train
         return lambda: run(model, image, self._precision(device))
 
     def _precision(self, device: str) -> Any:
@@ -180,12 +180,14 @@ class Case:
         return nullcontext()
 
 
-def _infer(model: nn.Module, image: Tensor, precision: Any) -> None:
+def infer(model: nn.Module, image: Tensor, precision: Any) -> None:
+    """Run a forward pass within the context of a precision."""
     with torch.inference_mode(), precision:
         model(image)
 
 
-def _train(model: nn.Module, image: Tensor, precision: Any) -> None:
+def train(model: nn.Module, image: Tensor, precision: Any) -> None:
+    """Run a forward and a backward pass, likewise."""
     model.zero_grad()
     with precision:
         outs = model(image)
