@@ -301,3 +301,9 @@ def _flops(q: Any, k: Any, *_: Any, **__: Any) -> int:
     """Two products, as PyTorch counts its own attention."""
     b, heads, num_q, dim = q
     return 2 * 2 * b * heads * num_q * k[2] * dim
+
+
+@register_flop_formula(torch.ops.mmtransxnet.position_attention_backward)
+def _backward_flops(_: Any, *inputs: Any, **__: Any) -> int:
+    """Five products, as PyTorch counts: the scores are computed again."""
+    return _flops(*inputs) * 5 // 2
