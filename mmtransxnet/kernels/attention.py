@@ -26,6 +26,11 @@ from mmtransxnet.kernels.settings import settings_of
 
 _MIN_ROWS = 64
 
+# What fused attention needs on GPUs (minimum_gemm_alignment, preprocess_mask of
+# PyTorch): bytes of a head's values, and values between rows of the mask.
+_HEAD_BYTES = 16
+_MASK_VALUES = 8
+
 
 def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
     """Resize a relative position table to another number of tokens.
@@ -72,17 +77,32 @@ def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
 
     See :func:`position_bias`.
     """
-    limit = settings_of(table).whole_table
+    settings = settings_of(table)
+    limit, rows = settings.whole_table, num_q
     size = table.size(1) * num_q * num_k * table.element_size()
     if limit is not None and size > limit:
-        num_q = min(num_q, table.size(-2))
-    resized = resize_position_table(table, num_q, num_k)
+        rows = min(num_q, table.size(-2))
+    resized = resize_position_table(table, rows, num_k)
+    if settings.aligned_attention and rows == num_q:
+        resized = _as_aligned_mask(resized)
     if not torch.is_grad_enabled():
         return resized
     # Never skipped: so the table's gradient is ready at the same point of the
     # backward pass for all sizes. Otherwise processes with images of different
     # sizes would reduce gradients in different orders.
     return resized.view_as(resized)
+
+
+def _as_aligned_mask(table: Tensor) -> Tensor:
+    """Do once what every block of the stage would do with the table.
+
+    Its type is the one in which autocast computes attention.
+    """
+    device, num_k = table.device.type, table.size(-1)
+    if torch.is_autocast_enabled(device):
+        table = table.to(torch.get_autocast_dtype(device))
+    missing = -num_k % _MASK_VALUES
+    return F.pad(table, (0, missing))[..., :num_k] if missing else table
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
@@ -109,7 +129,11 @@ def _attention_of_device(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> Tensor:
     # PyTorch's fused attention needs the values of a token to be contiguous.
-    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    # Padding copies them anyway.
+    if not _missing_values(q):
+        q, k, v = (
+            t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v)
+        )
     if q.size(-2) == table.size(-2):
         if not _requires_grad(q, k, v, table):
             # With a parameter as mask, PyTorch would keep all scores.
@@ -126,7 +150,21 @@ def _requires_grad(*tensors: Tensor) -> bool:
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     bias = _as_mask(bias, q)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    dim, missing = q.size(-1), _missing_values(q)
+    if not missing:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    q, k, v = (F.pad(t, (0, missing)) for t in (q, k, v))
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias, scale=dim**-0.5
+    )
+    return out[..., :dim]
+
+
+def _missing_values(q: Tensor) -> int:
+    """Zeros to append to the values of a head to align them."""
+    if not settings_of(q).aligned_attention:
+        return 0
+    return -q.size(-1) % (_HEAD_BYTES // q.element_size())
 
 
 def _as_mask(bias: Tensor, q: Tensor) -> Tensor:

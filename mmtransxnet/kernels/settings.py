@@ -26,25 +26,34 @@ class Settings:
             for its mask. Where it has none, it would keep all scores.
         exact_mask: Whether fused attention takes a mask of higher precision
             than the queries; otherwise the table is rounded to theirs.
+        aligned_attention: Whether fused attention takes only heads and rows
+            of the mask that are aligned. Heads that are not would compute the
+            formula and keep all scores; rows would be copied in every block.
         fast_depthwise: Whether to avoid the slow depthwise convolutions of CPU
             libraries.
+        fused_scale: Whether LayerScale is one operator; CPUs take longer for
+            it than for a product and a sum.
         recompute_above: Number of values of a map above which
             ``recompute='auto'`` recomputes in the backward pass; None for
             never.
     """
 
     block_scores: int = 2**24
-    whole_table: int | None = 2**28
+    whole_table: int | None = 2**30
     trains_with_mask: bool = True
     exact_mask: bool = False
+    aligned_attention: bool = True
     fast_depthwise: bool = False
+    fused_scale: bool = True
     recompute_above: int | None = None
 
 
 UNMEASURED = Settings()
 """For devices that were not measured."""
 
-PLAIN = Settings(whole_table=None)
+PLAIN = Settings(
+    whole_table=None, aligned_attention=False, fused_scale=False
+)
 """The formula only: no custom operator, whatever the size."""
 
 BY_DEVICE = {
@@ -57,7 +66,9 @@ BY_DEVICE = {
         whole_table=0,
         trains_with_mask=False,
         exact_mask=True,
+        aligned_attention=False,
         fast_depthwise=True,
+        fused_scale=False,
         recompute_above=5_000_000,
     ),
 }

@@ -4,29 +4,27 @@ The tensors are fake CPU tensors: those of a GPU have no backward pass on a
 machine without one. So what depends on the device is chosen here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from mmtransxnet.kernels.settings import UNMEASURED, settings_for
 
 # Autocast of a GPU computes these in float32, that of a CPU does not.
-_FLOAT32 = {
-    F.group_norm,
-    F.layer_norm,
-    F.log_softmax,
-    F.softmax,
-    torch.log_softmax,
-    torch.softmax,
-    Tensor.log_softmax,
-    Tensor.softmax,
-}
+_FLOAT32 = (
+    (F, 'group_norm'),
+    (F, 'layer_norm'),
+    (F, 'log_softmax'),
+    (F, 'softmax'),
+    (torch, 'softmax'),
+    (Tensor, 'softmax'),
+)
 
 # Fused attention wants rows of the mask to begin at multiples of this.
 _MASK_ALIGNMENT = 8
@@ -40,22 +38,26 @@ def as_on_gpu() -> Iterator[None]:
     with ExitStack() as stack:
         settings = replace(UNMEASURED, block_scores=scores)
         stack.enter_context(settings_for('cpu', settings))
-        stack.enter_context(_Functions())
+        # A mode for functions would not be active in the backward pass, which
+        # recomputes some of them.
+        stack.enter_context(
+            patch.object(F, 'scaled_dot_product_attention', _attention)
+        )
+        for module, name in _FLOAT32:
+            function = _in_float32(getattr(module, name))
+            stack.enter_context(patch.object(module, name, function))
         yield
 
 
-class _Functions(TorchFunctionMode):
-    """The functions whose implementation depends on the device."""
+def _in_float32(function: Callable) -> Callable:
+    """A function of a tensor, computed in float32 within autocast."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention:
-            return _attention(*args, **kwargs)
-        if func in _FLOAT32 and torch.is_autocast_enabled('cpu'):
-            args = (args[0].float(), *args[1:])
-        return func(*args, **kwargs)
+    def compute(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if torch.is_autocast_enabled('cpu'):
+            x = x.float()
+        return function(x, *args, **kwargs)
+
+    return compute
 
 
 def _attention(

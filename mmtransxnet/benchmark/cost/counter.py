@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from mmtransxnet.benchmark.cost.memory import LiveMemory
 from mmtransxnet.benchmark.cost.operators import (
     Operator,
     describe,
+    flop_formulas,
     tensors_of,
     waits_for_device,
 )
@@ -55,7 +55,8 @@ class Cost:
 class CostCounter(TorchDispatchMode):
     """Count all operators that run within, also in the backward pass.
 
-    Custom operators of Python count as the operators they call.
+    Custom operators of Python count as the operators they call. Not for
+    inference mode, in which PyTorch replaces some operators.
 
     Args:
         held: Tensors that exist before: parameters, buffers, the input.
@@ -89,6 +90,8 @@ class CostCounter(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         if waits_for_device(func, args):
             self.cost.syncs += 1
+            if func.overloadpacket is torch.ops.aten._local_scalar_dense:
+                return args[0].is_floating_point() or 1
         out = func(*args, **kwargs)
         operator = describe(func, args, kwargs, out)
         if operator is not None:
@@ -114,8 +117,8 @@ def _body(func: Any) -> Callable | None:
 
 
 def _is_composite(func: Any) -> bool:
-    """Whether an operator only calls others; inference mode keeps these."""
-    if func.overloadpacket in flop_registry:
+    """Whether an operator only calls others, as seen in custom operators."""
+    if func.overloadpacket in flop_formulas:
         return False
     return torch._C._dispatch_has_kernel_for_dispatch_key(
         func.name(), 'CompositeImplicitAutograd'

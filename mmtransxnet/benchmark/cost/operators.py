@@ -8,9 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, shape_wrapper
+
+from mmtransxnet.benchmark.speed.flops import FORMULAS
 
 aten = torch.ops.aten
+
+flop_formulas: dict[Any, Callable] = {
+    **flop_registry,
+    **{op: shape_wrapper(formula) for op, formula in FORMULAS.items()},
+    aten.baddbmm_: flop_registry[aten.baddbmm],
+}
 
 # Allocate and compute nothing.
 _ALLOCATIONS = {
@@ -111,6 +119,8 @@ def describe(func: Any, args: tuple, kwargs: dict, out: Any) -> Operator | None:
         dense = not _is_depthwise(args)
         if args[2] is not None and dense:  # the library adds no bias
             kernels, nbytes = 2, nbytes + 2 * _size(out)
+    elif packet is aten.constant_pad_nd:  # fill, then copy
+        kernels, nbytes = 2, nbytes + _size(out)
     elif packet is aten.convolution_backward:
         dense, kernels = not _is_depthwise(args[1:]), sum(args[-1])
     return Operator(
@@ -129,7 +139,7 @@ def tensors_of(value: Any) -> list[Tensor]:
 
 
 def _flops(packet: Any, args: tuple, kwargs: dict, out: Any) -> int:
-    formula: Callable | None = flop_registry.get(packet)
+    formula = flop_formulas.get(packet)
     return formula(*args, **kwargs, out_val=out) if formula else 0
 
 

@@ -1,7 +1,7 @@
 """Count a step of a case of the benchmark on tensors without data."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -11,11 +11,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmtransxnet.benchmark.cost.as_on_gpu import as_on_gpu
 from mmtransxnet.benchmark.cost.counter import Cost, CostCounter
-from mmtransxnet.benchmark.speed.cases import Case, Shape, infer, train
+from mmtransxnet.benchmark.speed.cases import (
+    PRECISIONS,
+    Case,
+    Shape,
+    train,
+)
 from mmtransxnet.kernels import attention, bicubic
-
-DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
-
 
 def count_case(
     case: Case, shape: Shape, mode: str, on_gpu: bool = True
@@ -23,27 +25,37 @@ def count_case(
     """Count a forward pass or a training step.
 
     Args:
-        case: Model and form; not compiled, and a backbone.
+        case: Model and form; not compiled, and no detector.
         shape: The batch.
         mode: ``'inference'`` or ``'training'``.
         on_gpu: Whether to compute as on a GPU, else as on this CPU.
     """
     model = case.build(shape, mode, 'cpu')
-    dtypes = [DTYPES[form] for form in case.forms if form in DTYPES]
-
-    def step(image: Tensor) -> None:
-        precision = torch.autocast('cpu', *dtypes[:1], enabled=bool(dtypes))
-        run = infer if mode == 'inference' else train
-        run(model, image, precision)
-
+    dtype = PRECISIONS[case.precision]
     layout = torch.contiguous_format
     if 'channels_last' in case.forms:
         layout = torch.channels_last
+
+    def step(image: Tensor) -> None:
+        precision = autocast(dtype)
+        if mode == 'training':
+            train(model, image, precision)
+            return
+        with torch.no_grad(), precision:
+            model(image)
+
     with FakeTensorMode():
         remove_data(model)
         image = torch.empty(shape.batch, 3, shape.height, shape.width)
         image = image.to(memory_format=layout)
-        return count(step, model, image, on_gpu=on_gpu)
+        return count(step, model, image, on_gpu)
+
+
+def autocast(dtype: torch.dtype) -> Any:
+    """Autocast of the fake tensors; none for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast('cpu', dtype)
 
 
 def count(
@@ -51,6 +63,7 @@ def count(
     model: nn.Module,
     image: Tensor,
     on_gpu: bool = True,
+    others: Sequence[Tensor] = (),
 ) -> Cost:
     """Count a step; call it within a FakeTensorMode.
 
@@ -59,8 +72,11 @@ def count(
         model: The model, without data.
         image: Images ``(B, 3, H, W)`` without data.
         on_gpu: As in :func:`count_case`.
+        others: Other tensors that exist before the step.
     """
-    counter = CostCounter(*model.parameters(), *model.buffers(), image)
+    counter = CostCounter(
+        *model.parameters(), *model.buffers(), image, *others
+    )
     with ExitStack() as stack:
         if on_gpu:
             stack.enter_context(as_on_gpu())

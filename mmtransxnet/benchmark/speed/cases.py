@@ -193,7 +193,7 @@ class Case:
         )
         if 'channels_last' in self.forms:
             image = image.to(memory_format=torch.channels_last)
-        run = infer if mode == 'inference' else train
+        run = _infer if mode == 'inference' else train
         return lambda: run(model, image, self._precision(device))
 
     def _precision(self, device: str) -> Any:
@@ -204,14 +204,13 @@ class Case:
         return torch.autocast(device, dtype)
 
 
-def infer(model: nn.Module, image: Tensor, precision: Any) -> None:
-    """Run a forward pass within the context of a precision."""
+def _infer(model: nn.Module, image: Tensor, precision: Any) -> None:
     with torch.inference_mode(), precision:
         model(image)
 
 
 def train(model: nn.Module, image: Tensor, precision: Any) -> None:
-    """Run a forward and a backward pass, likewise."""
+    """Run a training step within the context of a precision."""
     model.zero_grad()
     with precision:
         outs = model(image)

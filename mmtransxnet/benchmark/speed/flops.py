@@ -17,7 +17,7 @@ def count_flops(work: Callable[[], Any]) -> int:
     What is computed again in the backward pass counts again. Compiled models
     cannot be counted.
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
     # Its hooks fail where a module receives parameters in inference mode.
     counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with counter:
@@ -57,7 +57,7 @@ def _convolution_backward(
 
 _aten = torch.ops.aten
 
-_FORMULAS = {
+FORMULAS = {
     # torch has these for GPUs only.
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: (
@@ -66,3 +66,4 @@ _FORMULAS = {
     # torch's counts a kernel's gradient as if there were no groups.
     _aten.convolution_backward: _convolution_backward,
 }
+"""Formulas by operator, of the shapes of its arguments."""
