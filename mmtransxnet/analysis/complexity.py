@@ -49,7 +49,9 @@ def _run_two_stages(model: Any, image: Tensor) -> None:
     """Run all heads with a fixed number of regions."""
     model.rpn_head(model.extract_feat(image))
     heads = model.roi_head
-    for extractor, head in roi_stages(heads.bbox_roi_extractor, heads.bbox_head):
+    for extractor, head in roi_stages(
+        heads.bbox_roi_extractor, heads.bbox_head
+    ):
         head(regions(extractor, _PROPOSALS, 'meta'))
     if heads.with_mask:
         for extractor, head in roi_stages(

@@ -26,8 +26,8 @@ from mmtransxnet.kernels.settings import settings_of
 
 _MIN_ROWS = 64
 
-# What fused attention needs on GPUs (minimum_gemm_alignment, preprocess_mask of
-# PyTorch): bytes of a head's values, and values between rows of the mask.
+# What fused attention needs on GPUs (PyTorch's minimum_gemm_alignment and
+# preprocess_mask): bytes of a head's values, values between rows of the mask.
 _HEAD_BYTES = 16
 _MASK_VALUES = 8
 

@@ -51,9 +51,7 @@ class Settings:
 UNMEASURED = Settings()
 """For devices that were not measured."""
 
-PLAIN = Settings(
-    whole_table=None, aligned_attention=False, fused_scale=False
-)
+PLAIN = Settings(whole_table=None, aligned_attention=False, fused_scale=False)
 """The formula only: no custom operator, whatever the size."""
 
 BY_DEVICE = {

@@ -88,9 +88,7 @@ def test_gradients_of_a_depthwise_convolution_need_its_flops_twice():
     def step(x, weight):
         F.conv2d(x, weight, padding=1, groups=8).sum().backward()
 
-    cost = counted(
-        step, x.requires_grad_(), torch.nn.Parameter(weight)
-    )
+    cost = counted(step, x.requires_grad_(), torch.nn.Parameter(weight))
     assert cost.flops == 3 * 2 * 2 * 8 * 36 * 9
     assert not any(op.dense for op in cost.operators if op.flops)
 
@@ -134,7 +132,9 @@ def test_time_is_bound_by_compute_memory_or_the_host():
 def test_largest_batch_is_the_last_that_fits():
     gpu, case, mode = GPUS['t4'], 'convnext_tiny', 'training'
     batch = largest_batch(lambda n: cost_of(case, f'{n}x224x224', mode), gpu)
-    peaks = [cost_of(case, f'{n}x224x224', mode).peak for n in (batch, batch + 1)]
+    peaks = [
+        cost_of(case, f'{n}x224x224', mode).peak for n in (batch, batch + 1)
+    ]
     assert peaks[0] <= available(gpu) < peaks[1]
 
 

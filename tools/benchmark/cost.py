@@ -175,9 +175,7 @@ def print_recipe(args: argparse.Namespace, console: Console) -> None:
         seconds = estimated_seconds(cost, gpu, True, False)
         if cost.peak > available(gpu):
             label += ', does not fit'
-        table.add_row(
-            label, *figures(cost, seconds), f'{batch / seconds:.0f}'
-        )
+        table.add_row(label, *figures(cost, seconds), f'{batch / seconds:.0f}')
     console.print(table)
     console.print(
         f'{available(gpu) / 2**30:.1f} of {gpu.memory} GiB are for tensors: '

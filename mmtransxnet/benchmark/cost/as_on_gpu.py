@@ -72,9 +72,9 @@ def _attention(
     """Attention as PyTorch's selection for Ampere and newer computes it.
 
     Memory-efficient attention stands for all fused kernels: they read and
-    write the same tensors. With a mask, no other is available. It needs vectors
-    of a multiple of 16 bytes; flash attention, which needs low precision and
-    no mask, pads them itself.
+    write the same tensors. With a mask, no other is available. It needs
+    vectors of a multiple of 16 bytes; flash attention, which needs low
+    precision and no mask, pads them itself.
     """
     if torch.is_autocast_enabled('cpu'):
         dtype = torch.get_autocast_dtype('cpu')

@@ -37,7 +37,9 @@ def compare(case: Case, shape: Shape, mode: str) -> Comparison:
 
 def peak_allocated(work: Callable[[], Any]) -> int:
     """Most bytes that a call has allocated on the CPU at the same time."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True
+    ) as run:
         work()
     events = run.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = [(e.start_ns(), e.nbytes()) for e in events if e.nbytes()]

@@ -20,13 +20,14 @@ def available(gpu: Gpu) -> float:
 def largest_batch(count: Callable[[int], Cost], gpu: Gpu) -> int:
     """Largest number of images that fits; 0 if none does.
 
-    The memory grows by the same amount for each image.
+    The memory grows by the same amount for each image, once there are so many
+    that the weights' gradients are not most of it.
 
     Args:
         count: Counts the step for a number of images.
         gpu: The GPU.
     """
-    few, more = 2, 4
+    few, more = 16, 32
     smaller, larger = count(few).peak, count(more).peak
     each = (larger - smaller) / (more - few)
     return max(0, few + int((available(gpu) - smaller) // each))

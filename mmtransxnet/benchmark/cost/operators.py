@@ -94,7 +94,9 @@ def waits_for_device(func: Any, args: tuple) -> bool:
     return packet in _HOST_READS
 
 
-def describe(func: Any, args: tuple, kwargs: dict, out: Any) -> Operator | None:
+def describe(
+    func: Any, args: tuple, kwargs: dict, out: Any
+) -> Operator | None:
     """The work of an operator; None for views and allocations.
 
     Args:

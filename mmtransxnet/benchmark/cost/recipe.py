@@ -25,6 +25,7 @@ NOT_COUNTED = (
     "DistributedDataParallel's buckets (another copy of the gradients)",
 )
 
+
 def count_recipe(config: Config, batch: int, dtype: torch.dtype) -> Cost:
     """Count a training step of a config, as on one GPU.
 
@@ -81,7 +82,10 @@ def training_size(config: Config) -> tuple[int, int]:
             )
         size = _pair(config.model.backbone.image_size)
     sampler = (loader.get('batch_sampler') or {}).get('type')
-    if config.default_scope == 'mmdet' and sampler != 'AspectRatioBatchSampler':
+    if (
+        config.default_scope == 'mmdet'
+        and sampler != 'AspectRatioBatchSampler'
+    ):
         size = max(size), max(size)
     preprocessor = config.model.get('data_preprocessor') or {}
     divisor = preprocessor.get('pad_size_divisor', 1)
@@ -176,9 +180,7 @@ def _loss(model: Any, images: Tensor) -> Tensor:
 def _segmentation_loss(model: Any, features: Any, images: Tensor) -> Tensor:
     """Cross-entropy of all pixels, of the heads that the model has."""
     heads = [model.decode_head, getattr(model, 'auxiliary_head', None)]
-    labels = torch.empty(
-        images.size(0), *images.shape[2:], dtype=torch.long
-    )
+    labels = torch.empty(images.size(0), *images.shape[2:], dtype=torch.long)
     total = torch.zeros(())
     for head in filter(None, heads):
         scores = F.interpolate(

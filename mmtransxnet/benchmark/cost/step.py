@@ -19,6 +19,7 @@ from mmtransxnet.benchmark.speed.cases import (
 )
 from mmtransxnet.kernels import attention, bicubic
 
+
 def count_case(
     case: Case, shape: Shape, mode: str, on_gpu: bool = True
 ) -> Cost:
