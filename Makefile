@@ -2,7 +2,7 @@
 # make test   run all tests
 # make fuzz   draw new, many more examples for the tests that draw some
 # make lint   run the linters
-# make bench  measure the standard table on this machine (hours on slow ones)
+# make bench  measure the standard table (half an hour and more)
 # make tables write the tables of the READMEs and docs from files of figures
 # make setup  make .venv with the pinned stack; the others do it when needed
 # make test-openmmlab   a short set of tests with the original distribution

@@ -55,8 +55,8 @@ def main() -> None:
     minutes = expected_minutes(works, args.runs, matmul_peak('fp32', 'cpu'))
     console = Console(soft_wrap=True, highlight=False)
     console.print(
-        f'{args.runs} runs, about {minutes:.0f} minutes on this machine '
-        '(estimated from its matrix products), more beside other load'
+        f'runs: {args.runs}; expected: {minutes:.0f} minutes, by the speed of '
+        'matrix products on this machine without other load'
     )
     with report_user_errors():
         path = bench(

@@ -13,6 +13,9 @@ from typing import Any
 
 from mmtransxnet.utils.errors import UserError
 
+Run = dict[tuple[str, str], dict[str, Any]]
+"""Results by work and case."""
+
 _NUMBERS = ('peak_share', 'page_faults', 'system_share')
 
 
@@ -30,28 +33,18 @@ class Record:
         try:
             content = json.loads(path.read_text())
             self.version: str = content['version']
-            self.title = machine_title(content['machine'])
-            self.flops: dict[str, float] = content['machine']['matmul_flops']
+            machine = content['machine']
+            self.title = machine_title(machine)
+            self.settings = _settings(machine)
+            self.software = f'torch {machine["torch"]}, {machine["libc"]}'
+            self.flops: dict[str, float] = machine['matmul_flops']
             self.runs = [_by_case(run) for run in content['runs']]
-            expected = file_name(content)
+            _check(content, self.runs, path)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
             raise UserError(
                 f'{path} is not a file of `make bench` '
                 f'({type(e).__name__}: {e}); measure again or remove it'
             ) from e
-        self._check(path, expected)
-
-    def _check(self, path: Path, expected: str) -> None:
-        """What would otherwise give a wrong or an empty table."""
-        problem = None
-        if not self.runs or not self.runs[0]:
-            problem = 'has no results'
-        elif any(run.keys() != self.runs[0].keys() for run in self.runs):
-            problem = 'has runs with different cases'
-        elif path.name != expected:
-            problem = f'has the results of {expected}'
-        if problem:
-            raise UserError(f'{path} {problem}; measure again or remove it')
 
     def results(self, work: str, case: str) -> list[dict[str, Any]]:
         """The result of a case in each run; empty if not measured."""
@@ -80,8 +73,10 @@ class Record:
 
     def _pairs(self, work: str, case: str, other: str) -> Iterator[tuple]:
         """Results of two cases in each run; none if one is missing."""
-        mine, theirs = self.results(work, case), self.results(work, other)
-        return zip(mine, theirs, strict=bool(mine and theirs))
+        # Strict would refuse a case that was not measured.
+        return zip(
+            self.results(work, case), self.results(work, other), strict=False
+        )
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -89,28 +84,34 @@ def read_records(folder: Path) -> list[Record]:
     return [Record(path) for path in sorted(folder.glob('*.json'))]
 
 
-def newest(records: list[Record]) -> list[Record]:
-    """Those of the newest version."""
-    versions = [_version(record) for record in records]
-    return [
-        record
-        for record, version in zip(records, versions, strict=True)
-        if version == max(versions)
-    ]
+def headline(records: list[Record]) -> list[Record]:
+    """Those of the newest version with the system's default settings."""
+    records = [record for record in records if not record.settings]
+    latest = max(map(_version, records), default=None)
+    return [record for record in records if _version(record) == latest]
 
 
 def _version(record: Record) -> list[int]:
     return [int(number) for number in re.findall(r'\d+', record.version)]
 
 
+def _settings(machine: Mapping[str, Any]) -> list[str]:
+    """Settings that are not the system's default, but threads."""
+    return [
+        f'{name}={value}'
+        for name, value in machine['environment'].items()
+        if name != 'OMP_NUM_THREADS'
+    ]
+
+
 def machine_title(machine: Mapping[str, Any]) -> str:
-    """Processor, threads, and the settings that are not the default."""
+    """Processor, threads, and other settings than the default."""
     # Trademarks and frequencies of Intel's names.
     name = re.sub(
         r'\((R|TM)\)| @ .*?GHz| CPU| Processor', '', machine['device']
     )
-    settings = [f'{k}={v}' for k, v in machine['environment'].items()]
-    return ', '.join([name, f'{machine["threads"]} threads', *settings])
+    threads = f'{machine["threads"]} threads'
+    return ', '.join([name, threads, *_settings(machine)])
 
 
 def file_name(content: Mapping[str, Any]) -> str:
@@ -120,15 +121,37 @@ def file_name(content: Mapping[str, Any]) -> str:
     return f'{slug}-{content["version"]}.json'
 
 
-def _by_case(run: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:
-    """Results by work and case, with the figures that tables need."""
-    for result in run:
-        positive = [*result['seconds'], result['flops']]
-        memory = result['peak_mib']
-        if memory is not None:
-            positive.append(memory)
-        others = [result[key] for key in _NUMBERS]
-        # Raises TypeError for what is not a number.
-        if not result['seconds'] or min(positive) <= 0 or min(others) < 0:
-            raise ValueError(f'{result["case"]} has a figure below zero')
+def _by_case(run: list[dict[str, Any]]) -> Run:
     return {(result['work'], result['case']): result for result in run}
+
+
+def _check(content: Mapping[str, Any], runs: list[Run], path: Path) -> None:
+    """Raise an error for what would give a wrong or an empty table.
+
+    It is a TypeError where something is not a number.
+    """
+    if not runs or not runs[0]:
+        raise ValueError('it has no results')
+    if path.name != file_name(content):
+        raise ValueError(f'its name should be {file_name(content)}')
+    if min(content['machine']['matmul_flops'].values()) <= 0:
+        raise ValueError('a figure that is not above zero')
+    rounds: dict[str, int] = {}
+    for run in runs:
+        if run.keys() != runs[0].keys():
+            raise ValueError('its runs have different cases')
+        for (work, _), result in run.items():
+            _check_figures(result)
+            count = len(result['seconds'])
+            if rounds.setdefault(work, count) != count:
+                raise ValueError(f'different numbers of rounds in {work}')
+
+
+def _check_figures(result: dict[str, Any]) -> None:
+    positive = [*result['seconds'], result['flops']]
+    if result['peak_mib'] is not None:
+        positive.append(result['peak_mib'])
+    if not result['seconds'] or min(positive) <= 0:
+        raise ValueError(f'a figure of {result["case"]} is not above zero')
+    if min(result[key] for key in _NUMBERS) < 0:
+        raise ValueError(f'a figure of {result["case"]} is below zero')

@@ -83,7 +83,7 @@ STANDARD = (
         comparisons=_INFERENCE,
         rounds=5,
         memory=False,
-        seconds=40,
+        seconds=25,
     ),
     Work(
         'inference-800',
@@ -93,7 +93,7 @@ STANDARD = (
         comparisons=_INFERENCE,
         rounds=3,
         memory=True,
-        seconds=150,
+        seconds=90,
     ),
     Work(
         'training-224',
@@ -103,7 +103,7 @@ STANDARD = (
         comparisons=(Comparison('', 'transxnet-t'),),
         rounds=5,
         memory=False,
-        seconds=60,
+        seconds=35,
     ),
     Work(
         'training-800',
@@ -116,7 +116,7 @@ STANDARD = (
         ),
         rounds=1,
         memory=True,
-        seconds=400,
+        seconds=290,
     ),
     Work(
         'maskrcnn-800',
@@ -132,6 +132,6 @@ STANDARD = (
         ),
         rounds=1,
         memory=False,
-        seconds=300,
+        seconds=195,
     ),
 )

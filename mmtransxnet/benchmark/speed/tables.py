@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Iterator
 
-from mmtransxnet.benchmark.speed.records import Record, newest
+from mmtransxnet.benchmark.speed.records import Record, headline
 from mmtransxnet.benchmark.speed.standard import (
     LABELS,
     STANDARD,
@@ -32,13 +32,13 @@ def ratios(records: list[Record]) -> str:
 
 
 def summary(records: list[Record]) -> str:
-    """A row for each comparison, ranges over the newest version's files.
+    """A row for each comparison, ranges over the files of the headline.
 
     The peer is in the precision of the row.
     """
+    records = headline(records)
     if not records:
         return NOT_MEASURED
-    records = newest(records)
     rows = []
     for work, comparison in _comparisons():
         row = {'TransXNet-T': _name(work, comparison)}
@@ -91,8 +91,8 @@ def _details(record: Record) -> str:
     ]
     table = _markdown(['work', *columns, 'peak memory in MiB'], rows)
     return (
-        f'{record.title}, version {record.version}, runs: '
-        f'{len(record.runs)}, matrix products: {peaks}\n\n{table}'
+        f'{record.title}; version {record.version}, {record.software}; '
+        f'runs: {len(record.runs)}; matrix products: {peaks}\n\n{table}'
     )
 
 
