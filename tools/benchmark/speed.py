@@ -1,11 +1,11 @@
 """Time and memory of TransXNet, its published formula and its peers.
 
-All cases of one mode take turns in one process, so other load on the machine
-affects them equally; ratios are computed within a round. Each turn is two
-calls, of which the second is measured, beside it its minor page faults, the
-share of its CPU time spent in the system, and the share that its FLOPs are of
-what a large matrix product reaches on this machine. Peak memory is measured
-in a separate process for each case.
+All cases of one mode take turns, each in a process of its own, so other load
+on the machine affects them equally, and none uses the heap of another; ratios
+are computed within a round. Beside each time are the minor page faults of a
+call, the share of its CPU time spent in the system, and its FLOPs as a share
+of what a large matrix product reaches on this machine. Peak memory is
+measured in another process for each case.
 
     python tools/benchmark/speed.py --out work_dirs/speed
 """
@@ -31,6 +31,7 @@ from mmtransxnet.benchmark.speed.cases import (
 from mmtransxnet.benchmark.speed.machine import describe, matmul_peak
 from mmtransxnet.benchmark.speed.measure import Setting, measure
 from mmtransxnet.benchmark.speed.plots import draw
+from mmtransxnet.engine import report_user_errors
 
 CASES = [
     'reference-t',
@@ -125,10 +126,15 @@ def table(results: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Measure, print, write the figures and draw them."""
+    """Measure, reporting user errors in one line."""
     args = parse_args()
+    with report_user_errors():
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print, write the figures and draw them."""
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
     console = Console()
     if not console.is_terminal:
         console.width = 140  # of a file; needed by the table
