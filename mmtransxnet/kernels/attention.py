@@ -13,7 +13,6 @@ time, forward and backward.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mmtransxnet.kernels.bicubic import taps_cache
-from mmtransxnet.kernels.settings import settings_of
+from mmtransxnet.kernels.settings import settings_of, without_autocast
 
 _MIN_ROWS = 64
 
@@ -99,7 +98,8 @@ def _as_aligned_mask(table: Tensor) -> Tensor:
     Its type is the one in which autocast computes attention.
     """
     device, num_k = table.device.type, table.size(-1)
-    if torch.is_autocast_enabled(device):
+    available = torch.amp.is_autocast_available(device)
+    if available and torch.is_autocast_enabled(device):
         table = table.to(torch.get_autocast_dtype(device))
     missing = -num_k % _MASK_VALUES
     return F.pad(table, (0, missing))[..., :num_k] if missing else table
@@ -221,14 +221,6 @@ class _Bias:
             self.taps.add_gradient(total, gradient, queries)
 
 
-def _without_autocast(tensor: Tensor) -> AbstractContextManager:
-    """Disable autocast: compute in the tensors' own types."""
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
-
-
 def _empty_output(q: Tensor) -> Tensor:
     """``(B, heads, Nq, D)``, contiguous over the heads of a token."""
     b, heads, num_q, dim = q.shape
@@ -241,7 +233,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     # PyTorch's fused attention rejects masks where gradients seem needed.
     q, k, v, table = (t.detach() for t in (q, k, v, table))
     out = _empty_output(q)
-    with _without_autocast(q):
+    with without_autocast(q):
         bias = _Bias(table, q.size(2))
         for queries in _query_blocks(q, table):
             out[:, :, queries] = _fused_attention(
@@ -257,7 +249,7 @@ def _attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v and the table, from recomputed scores."""
-    with _without_autocast(q):
+    with without_autocast(q):
         return _gradients(*(t.detach() for t in (grad, q, k, v, table)))
 
 

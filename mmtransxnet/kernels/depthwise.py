@@ -250,8 +250,7 @@ def multi_scale(module: Any, x: Tensor) -> Any:
 
     Args:
         module: A module whose ``proj`` holds :class:`DepthwiseConv2d` with
-            ``residual``, or their replacements, and whose ``splits`` are their
-            channels.
+            ``residual``, or their replacements.
         x: Feature map ``(B, C, H, W)``.
 
     Returns:
@@ -263,7 +262,8 @@ def multi_scale(module: Any, x: Tensor) -> Any:
         return NotImplemented
     if not _is_merged(x):
         # One addition for all convolutions.
-        parts = zip(x.split(module.splits, dim=1), convs, strict=True)
+        counts = [conv.in_channels for conv in convs]
+        parts = zip(x.split(counts, dim=1), convs, strict=True)
         return x + torch.cat(
             [depthwise_conv2d(y, c.weight, c.bias) for y, c in parts], dim=1
         )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtransxnet.kernels.settings import settings_of
+from mmtransxnet.kernels.settings import settings_of, without_autocast
 
 
 def scale_and_shift(layer: Any, x: Tensor) -> Any:
@@ -19,5 +19,5 @@ def scale_and_shift(layer: Any, x: Tensor) -> Any:
         return NotImplemented
     weight, bias = layer.weight.view(-1, 1, 1), layer.bias.view(-1, 1, 1)
     # Autocast would convert the map in a pass of its own.
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         return torch.addcmul(bias, x, weight)

@@ -5,7 +5,7 @@ All others use PyTorch's own operators.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -115,3 +115,11 @@ def settings_for(device: str, settings: Settings) -> Iterator[None]:
     finally:
         BY_DEVICE.clear()
         BY_DEVICE.update(before)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Disable autocast: compute in the tensors' own types."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -140,7 +140,7 @@ def test_largest_batch_is_the_last_that_fits():
 
 # ------------------------------------------------- as measured on this CPU
 @pytest.mark.parametrize('mode', ['inference', 'training'])
-@pytest.mark.parametrize('shape', ['4x224x224', '1x320x416'])
+@pytest.mark.parametrize('shape', ['2x224x224', '1x256x320'])
 def test_counts_what_a_cpu_does(shape, mode):
     found = compare(Case.parse('transxnet-t'), Shape.parse(shape), mode)
     for expected, measured in (found.flops, found.nbytes):
@@ -156,7 +156,7 @@ def test_counts_what_a_cpu_does(shape, mode):
 def test_needs_no_more_than_the_published_formula(shape, precision, mode):
     ours = cost_of(f'transxnet-t{precision}', shape, mode)
     formula = cost_of(f'reference-t{precision}', shape, mode)
-    # The one input of a stage, held while its blocks run.
+    # Two maps of the first stage: its input, held while its blocks run.
     image = Shape.parse(shape)
     held = 48 * image.batch * image.height * image.width // 16 * 4
     assert ours.peak <= formula.peak + 2 * held
@@ -190,10 +190,10 @@ def test_the_host_reads_nothing(limit, mode, monkeypatch):
     monkeypatch.setattr(
         'mmtransxnet.benchmark.cost.as_on_gpu.UNMEASURED', changed
     )
-    for options in ({}, dict(with_cp=True, drop_path_rate=0.1)):
-        cost = step_of(micro_model(**options), (2, 3, 96, 64), mode)
-        assert cost.kernels > 100
-        assert cost.syncs == 0
+    model = micro_model(with_cp=True, drop_path_rate=0.1)
+    cost = step_of(model, (2, 3, 96, 64), mode)
+    assert cost.kernels > 100
+    assert cost.syncs == 0
 
 
 # ----------------------------------------------------------------- recipes
