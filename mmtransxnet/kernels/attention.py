@@ -95,7 +95,8 @@ def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
 def _as_aligned_mask(table: Tensor) -> Tensor:
     """Do once what every block of the stage would do with the table.
 
-    Its type is the one in which autocast computes attention.
+    Its type is the one in which autocast computes attention, so the blocks'
+    gradients are summed in it, as for parameters that autocast converts.
     """
     device, num_k = table.device.type, table.size(-1)
     available = torch.amp.is_autocast_available(device)

@@ -31,8 +31,8 @@ class Settings:
             formula and keep all scores; rows would be copied in every block.
         fast_depthwise: Whether to avoid the slow depthwise convolutions of CPU
             libraries.
-        fused_scale: Whether LayerScale is one operator; CPUs take longer for
-            it than for a product and a sum.
+        fused_scale: Whether LayerScale is one operator instead of a product
+            and a sum.
         recompute_above: Number of values of a map above which
             ``recompute='auto'`` recomputes in the backward pass; None for
             never.

@@ -217,8 +217,8 @@ def main() -> None:
         else:
             print_cases(args, console)
             console.print(
-                'Estimated from published figures, not measured: no step is '
-                'faster than this (docs/gpu.md).'
+                'Estimated from published figures, not measured: real steps '
+                'take longer (docs/gpu.md).'
             )
 
 

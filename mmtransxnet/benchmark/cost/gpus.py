@@ -68,7 +68,7 @@ GPUS = {
 def estimated_seconds(
     cost: Cost, gpu: Gpu, tf32_convs: bool, tf32_products: bool
 ) -> float:
-    """Time of a step by the roofline model: a lower bound, not a measurement.
+    """Time of a step by the roofline model, which real steps rarely reach.
 
     Each operator takes as long as its FLOPs at the GPU's peak or its bytes at
     the full bandwidth, whichever is longer, and a gap for each kernel. The
