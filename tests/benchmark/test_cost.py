@@ -139,8 +139,14 @@ def test_largest_batch_is_the_last_that_fits():
 
 
 # ------------------------------------------------- as measured on this CPU
-@pytest.mark.parametrize('mode', ['inference', 'training'])
-@pytest.mark.parametrize('shape', ['2x224x224', '1x256x320'])
+@pytest.mark.parametrize(
+    ('shape', 'mode'),
+    [
+        ('2x224x224', 'inference'),
+        ('2x224x224', 'training'),
+        ('1x256x320', 'training'),
+    ],
+)
 def test_counts_what_a_cpu_does(shape, mode):
     found = compare(Case.parse('transxnet-t'), Shape.parse(shape), mode)
     for expected, measured in (found.flops, found.nbytes):
@@ -215,15 +221,10 @@ def test_every_config_has_a_size():
 def test_recipe(name):
     config = micro_config(name)
     assert training_dtype(config) == torch.float32
-    few, more, low = (
-        count_recipe(config, batch, dtype)
-        for batch, dtype in (
-            (2, torch.float32), (4, torch.float32), (4, torch.bfloat16),
-        )
-    )  # fmt: skip
-    assert few.peak < more.peak
+    few = count_recipe(config, 2, torch.float32)
+    more = count_recipe(config, 4, torch.bfloat16)
     assert few.held < more.held  # the images
-    assert low.peak < more.peak
+    assert few.peak < more.peak < 2 * few.peak
     # The gradients' norm, which mmengine logs.
     assert few.syncs <= 1
     names = {op.name for op in few.operators}
