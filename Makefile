@@ -2,7 +2,8 @@
 # make test   run all tests
 # make fuzz   draw new, many more examples for the tests that draw some
 # make lint   run the linters
-# make tables write the tables of the READMEs from the metafiles
+# make bench  measure the standard table (half an hour and more)
+# make tables write the tables of the READMEs and docs from files of figures
 # make setup  make .venv with the pinned stack; the others do it when needed
 # make test-openmmlab   a short set of tests with the original distribution
 
@@ -18,7 +19,7 @@ PIP_FLAGS := --quiet --constraint requirements/constraints.txt
 # slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test fuzz lint tables test-openmmlab clean
+.PHONY: setup demo test fuzz lint bench tables test-openmmlab clean
 
 setup: $(VENV)/.ready
 
@@ -63,6 +64,10 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# With the default of users, not that of a busy machine.
+bench: setup
+	env -u OMP_WAIT_POLICY $(VENV)/bin/python tools/benchmark/bench.py
 
 tables: setup
 	$(VENV)/bin/python tools/tables.py

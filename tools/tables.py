@@ -1,7 +1,8 @@
-"""Write the tables of the READMEs from the metafiles.
+"""Write the tables of the READMEs and docs from metafiles and benchmarks.
 
 A table is between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a folder
-of configs/, or `digits`.
+of configs/, `digits`, or a table of docs/benchmarks (`speed`,
+`speed_summary`, `speed_details`).
 """
 
 import argparse
@@ -13,10 +14,15 @@ from typing import Any
 
 import yaml
 
+from mmtransxnet.benchmark.speed.records import read_records
+from mmtransxnet.benchmark.speed.tables import SPEED_TABLES
+from mmtransxnet.utils.errors import report_user_errors
+
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r'(<!-- table: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
 PAGES = [
     'README.md',
+    'docs/performance.md',
     *(
         f'configs/{task}/README.md'
         for task in ('classification', 'detection', 'segmentation')
@@ -42,6 +48,13 @@ def metrics_of(model: dict[str, Any]) -> dict[str, float]:
 
 
 def table(name: str, page: Path) -> str:
+    """A table by name, with links from a page."""
+    if name in SPEED_TABLES:
+        return SPEED_TABLES[name](read_records(ROOT / 'docs/benchmarks'))
+    return table_of_models(name, page)
+
+
+def table_of_models(name: str, page: Path) -> str:
     """A metafile as a markdown table, with links from a page."""
     models = models_of(name)
     metrics = list(
@@ -89,6 +102,15 @@ def main() -> None:
         '--check', action='store_true', help='change nothing, fail if stale'
     )
     args = parser.parse_args()
+    with report_user_errors():
+        stale = rewrite(args.check)
+    if stale and args.check:
+        sys.exit(f'stale tables, run `make tables`: {", ".join(stale)}')
+    print('written:' if stale else 'up to date', *stale)
+
+
+def rewrite(check: bool) -> list[str]:
+    """Write the pages that are stale, unless they are only checked."""
     stale = []
     for page in (ROOT / name for name in PAGES):
         text = page.read_text()
@@ -98,11 +120,9 @@ def main() -> None:
         )
         if new != text:
             stale.append(str(page.relative_to(ROOT)))
-            if not args.check:
+            if not check:
                 page.write_text(new)
-    if stale and args.check:
-        sys.exit(f'stale tables, run `make tables`: {", ".join(stale)}')
-    print('written:' if stale else 'up to date', *stale)
+    return stale
 
 
 if __name__ == '__main__':

@@ -49,16 +49,18 @@ def _run_two_stages(model: Any, image: Tensor) -> None:
     """Run all heads with a fixed number of regions."""
     model.rpn_head(model.extract_feat(image))
     heads = model.roi_head
-    for extractor, head in _pairs(heads.bbox_roi_extractor, heads.bbox_head):
-        head(_regions(extractor, _PROPOSALS))
+    for extractor, head in roi_stages(
+        heads.bbox_roi_extractor, heads.bbox_head
+    ):
+        head(regions(extractor, _PROPOSALS, 'meta'))
     if heads.with_mask:
-        for extractor, head in _pairs(
+        for extractor, head in roi_stages(
             heads.mask_roi_extractor, heads.mask_head
         ):
-            head(_regions(extractor, _MASKS))
+            head(regions(extractor, _MASKS, 'meta'))
 
 
-def _pairs(extractors: Any, heads: Any) -> Iterator[tuple[Any, Any]]:
+def roi_stages(extractors: Any, heads: Any) -> Iterator[tuple[Any, Any]]:
     """Extractors and heads of each stage; one without a cascade."""
     if isinstance(heads, nn.ModuleList):
         yield from zip(extractors, heads, strict=True)
@@ -66,7 +68,8 @@ def _pairs(extractors: Any, heads: Any) -> Iterator[tuple[Any, Any]]:
         yield extractors, heads
 
 
-def _regions(extractor: Any, count: int) -> Tensor:
+def regions(extractor: Any, count: int, device: str) -> Tensor:
+    """Zeros of the shape that an extractor gives for ``count`` regions."""
     height, width = extractor.roi_layers[0].output_size
     shape = (count, extractor.out_channels, height, width)
-    return torch.zeros(shape, device='meta')
+    return torch.zeros(shape, device=device)

@@ -20,14 +20,18 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mmtransxnet.kernels.attention_blocks import (
-    as_mask,
     attend,
     empty_output,
+    fused_attention,
     gradients,
+    missing_values,
     resize_by_rows,
-    without_autocast,
 )
-from mmtransxnet.kernels.settings import settings_of
+from mmtransxnet.kernels.settings import settings_of, without_autocast
+
+# What fused attention needs on GPUs (PyTorch's preprocess_mask): values
+# between rows of the mask.
+_MASK_VALUES = 8
 
 
 def resize_position_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
@@ -77,22 +81,39 @@ def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
     See :func:`position_bias`.
     """
     settings = settings_of(table)
+    rows = num_q
     size = table.size(1) * num_q * num_k * table.element_size()
     if settings.whole_table is not None and (
         size > settings.whole_table
         or (torch.is_grad_enabled() and not settings.trains_with_mask)
     ):
-        num_q = min(num_q, table.size(-2))
+        rows = min(num_q, table.size(-2))
     if settings.resize_by_rows:
-        resized = resize_by_rows(table, num_q, num_k)
+        resized = resize_by_rows(table, rows, num_k)
     else:
-        resized = resize_position_table(table, num_q, num_k)
+        resized = resize_position_table(table, rows, num_k)
+    if settings.aligned_attention and rows == num_q:
+        resized = _as_aligned_mask(resized)
     if not torch.is_grad_enabled():
         return resized
     # Never skipped: so the table's gradient is ready at the same point of the
     # backward pass for all sizes. Otherwise processes with images of different
     # sizes would reduce gradients in different orders.
     return resized.view_as(resized)
+
+
+def _as_aligned_mask(table: Tensor) -> Tensor:
+    """Do once what every block of the stage would do with the table.
+
+    Its type is the one in which autocast computes attention, so the blocks'
+    gradients are summed in it, as for parameters that autocast converts.
+    """
+    device, num_k = table.device.type, table.size(-1)
+    available = torch.amp.is_autocast_available(device)
+    if available and torch.is_autocast_enabled(device):
+        table = table.to(torch.get_autocast_dtype(device))
+    missing = -num_k % _MASK_VALUES
+    return F.pad(table, (0, missing))[..., :num_k] if missing else table
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
@@ -119,24 +140,23 @@ def _attention_of_device(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> Tensor:
     # PyTorch's fused attention needs the values of a token to be contiguous.
-    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    # Padding copies them anyway.
+    if not missing_values(q):
+        q, k, v = (
+            t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v)
+        )
     if q.size(-2) == table.size(-2):
         if not _requires_grad(q, k, v, table):
             # With a parameter as mask, PyTorch would keep all scores.
-            return _fused_attention(q, k, v, table.detach())
+            return fused_attention(q, k, v, table.detach())
         if settings_of(q).trains_with_mask:
-            return _fused_attention(q, k, v, table)
+            return fused_attention(q, k, v, table)
     return torch.ops.mmtransxnet.position_attention(q, k, v, table[0])
 
 
 def _requires_grad(*tensors: Tensor) -> bool:
     """Whether gradients of any of the tensors are needed."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
-
-def _fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    bias = as_mask(bias, q)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
 @torch.library.custom_op('mmtransxnet::position_attention', mutates_args=())
@@ -200,3 +220,9 @@ def _flops(q: Any, k: Any, *_: Any, **__: Any) -> int:
     """Two products, as PyTorch counts its own attention."""
     b, heads, num_q, dim = q
     return 2 * 2 * b * heads * num_q * k[2] * dim
+
+
+@register_flop_formula(torch.ops.mmtransxnet.position_attention_backward)
+def _backward_flops(_: Any, *inputs: Any, **__: Any) -> int:
+    """Five products, as PyTorch counts: the scores are computed again."""
+    return _flops(*inputs) * 5 // 2

@@ -6,14 +6,13 @@ gradients are computed in buffers that all blocks share.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmtransxnet.kernels.bicubic import Taps, taps_cache
-from mmtransxnet.kernels.settings import settings_of
+from mmtransxnet.kernels.settings import settings_of, without_autocast
 
 _MIN_ROWS = 64
 
@@ -21,19 +20,46 @@ _MIN_ROWS = 64
 # fused attention.
 _ROWS = 256
 
+# What fused attention needs on GPUs (PyTorch's minimum_gemm_alignment): bytes
+# of a head's values.
+_HEAD_BYTES = 16
+
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
     """Type to compute in: sums over keys need at least float32."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def as_mask(bias: Tensor, q: Tensor) -> Tensor:
-    """Convert the bias to a type that fused attention accepts.
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """PyTorch's fused attention.
 
-    Under autocast q, k, v have low precision, the table that of a parameter.
+    Args:
+        q: Queries ``(B, heads, Nq, D)``.
+        k: Keys ``(B, heads, Nk, D)``.
+        v: Values ``(B, heads, Nk, D)``.
+        bias: Position bias ``(1, heads, Nq, Nk)``. Under autocast q, k, v have
+            low precision, the bias that of a parameter.
+
+    Returns:
+        Tensor ``(B, heads, Nq, D)``.
     """
     exact = settings_of(q).exact_mask and bias.dtype == torch.float32
-    return bias if exact else bias.to(q.dtype)
+    mask = bias if exact else bias.to(q.dtype)
+    dim, missing = q.size(-1), missing_values(q)
+    if not missing:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    q, k, v = (F.pad(t, (0, missing)) for t in (q, k, v))
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, scale=dim**-0.5
+    )
+    return out[..., :dim]
+
+
+def missing_values(q: Tensor) -> int:
+    """Zeros to append to the values of a head to align them."""
+    if not settings_of(q).aligned_attention:
+        return 0
+    return -q.size(-1) % (_HEAD_BYTES // q.element_size())
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
@@ -52,8 +78,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
     table = table.to(compute_dtype(table))
     for queries in _blocks(q, table.size(0) * table.size(2)):
         bias = rows_of_bias(table, q.size(2), queries)
-        out[:, :, queries] = F.scaled_dot_product_attention(
-            q[:, :, queries], k, v, attn_mask=as_mask(bias[None], q)
+        out[:, :, queries] = fused_attention(
+            q[:, :, queries], k, v, bias[None]
         )
     return out
 
@@ -103,14 +129,6 @@ def resize_by_rows(table: Tensor, num_q: int, num_k: int) -> Tensor:
         for block in _blocks(resized, rows.size(0) * num_k):
             resized[0, :, block] = rows_of_bias(rows, num_q, block)
     return resized.to(table.dtype)
-
-
-def without_autocast(tensor: Tensor) -> AbstractContextManager:
-    """Disable autocast: compute in the tensors' own types."""
-    device = tensor.device.type
-    if not torch.amp.is_autocast_available(device):
-        return nullcontext()
-    return torch.autocast(device, enabled=False)
 
 
 def _blocks(q: Tensor, values_per_query: int) -> Iterator[slice]:

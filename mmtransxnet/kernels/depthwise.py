@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.formula import computed_by
-from mmtransxnet.kernels.settings import settings_of
+from mmtransxnet.kernels.settings import PLAIN, settings_of
 
 # For smaller kernels, the library's backward kernel is faster.
 _MIN_KERNEL_SIZE = 5
@@ -246,7 +246,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def multi_scale(module: Any, x: Tensor) -> Any:
-    """Run the depthwise convolutions of consecutive channels as one.
+    """Run the depthwise convolutions of consecutive channels together.
 
     Args:
         module: A module whose ``proj`` holds :class:`DepthwiseConv2d` with
@@ -254,12 +254,19 @@ def multi_scale(module: Any, x: Tensor) -> Any:
         x: Feature map ``(B, C, H, W)``.
 
     Returns:
-        Feature map ``(B, C, H, W)``; ``NotImplemented`` where this is slower,
-        or a convolution must be called as a module.
+        Feature map ``(B, C, H, W)``; ``NotImplemented`` for the formula, or
+        where a convolution must be called as a module.
     """
     convs: Any = list(module.proj)
-    if not _is_merged(x) or any(map(_must_be_called, convs)):
+    if settings_of(x) is PLAIN or any(map(_must_be_called, convs)):
         return NotImplemented
+    if not _is_merged(x):
+        # One addition for all convolutions.
+        counts = [conv.in_channels for conv in convs]
+        parts = zip(x.split(counts, dim=1), convs, strict=True)
+        return x + torch.cat(
+            [depthwise_conv2d(y, c.weight, c.bias) for y, c in parts], dim=1
+        )
     weights = [conv.weight for conv in convs]
     return _add_merged(x, weights, [conv.bias for conv in convs])
 

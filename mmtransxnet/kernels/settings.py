@@ -5,7 +5,7 @@ All others use PyTorch's own operators.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,44 +28,53 @@ class Settings:
             for its mask. Where it has none, it would keep all scores.
         exact_mask: Whether fused attention takes a mask of higher precision
             than the queries; otherwise the table is rounded to theirs.
+        aligned_attention: Whether fused attention takes only heads and rows
+            of the mask that are aligned. Heads that are not would compute the
+            formula and keep all scores; rows would be copied in every block.
         fast_depthwise: Whether to avoid the slow depthwise convolutions of CPU
             libraries.
         fused_convolution: Whether oneDNN computes convolutions of the
             inference form together with what follows them.
+        fused_scale: Whether LayerScale is one operator instead of a product
+            and a sum.
         recompute_above: Number of values of a map above which
             ``recompute='auto'`` recomputes in the backward pass; None for
             never.
     """
 
     block_scores: int = 2**24
-    whole_table: int | None = 2**28
+    whole_table: int | None = 2**30
     resize_by_rows: bool = False
     trains_with_mask: bool = True
     exact_mask: bool = False
+    aligned_attention: bool = True
     fast_depthwise: bool = False
     fused_convolution: bool = False
+    fused_scale: bool = True
     recompute_above: int | None = None
 
 
 UNMEASURED = Settings()
 """For devices that were not measured."""
 
-PLAIN = Settings(whole_table=None)
+PLAIN = Settings(whole_table=None, aligned_attention=False, fused_scale=False)
 """The formula only: no custom operator, whatever the size."""
 
 BY_DEVICE = {
     # 2 MiB per thread are enough work for a call and stay in the cache.
-    # Recomputation costs 4 % of the time of a step
-    # with maps of 5 million values, 15 % with the maps of a few small images,
-    # where memory is no concern (docs/performance.md).
+    # Recomputation costs 4 % of the time of a step with maps of 5 million
+    # values, 15 % with the maps of a few small images, where memory is no
+    # concern (docs/performance.md).
     'cpu': Settings(
         block_scores=2**19,
         whole_table=2**26,
         resize_by_rows=True,
         trains_with_mask=False,
         exact_mask=True,
+        aligned_attention=False,
         fast_depthwise=True,
         fused_convolution=True,
+        fused_scale=False,
         recompute_above=5_000_000,
     ),
 }
@@ -114,3 +123,11 @@ def settings_for(device: str, settings: Settings) -> Iterator[None]:
     finally:
         BY_DEVICE.clear()
         BY_DEVICE.update(before)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager:
+    """Disable autocast: compute in the tensors' own types."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

@@ -132,10 +132,11 @@ class Block(nn.Module):
             Feature map ``(B, C, H, W)``.
         """
         x = self.pos_embed(x)  # x + DWConv7x7(x)
-        mixed = self.layer_scale_1(self.token_mixer(self.norm1(x), pos_bias))
-        x = x + self.drop_path(mixed)
-        transformed = self.layer_scale_2(self.mlp(self.norm2(x)))
-        return x + self.drop_path(transformed)
+        # No names for what is added: it would stay in memory.
+        x = x + self.drop_path(
+            self.layer_scale_1(self.token_mixer(self.norm1(x), pos_bias))
+        )
+        return x + self.drop_path(self.layer_scale_2(self.mlp(self.norm2(x))))
 
 
 class Stage(nn.ModuleList):

@@ -7,6 +7,7 @@ from torchvision.ops import stochastic_depth
 
 from mmtransxnet.kernels.batch_norm import conv_norm
 from mmtransxnet.kernels.formula import computed_by
+from mmtransxnet.kernels.layer_scale import scale_and_shift
 
 
 class ConvNorm(nn.Sequential):
@@ -56,6 +57,7 @@ class LayerScale(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, 1, 1, 1))
         self.bias = nn.Parameter(torch.empty(channels))
 
+    @computed_by(scale_and_shift)
     def forward(self, x: Tensor) -> Tensor:
         """Scale ``(B, C, H, W)``."""
         return x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)

@@ -337,7 +337,13 @@ def test_flops_are_counted():
     args = inputs(50, 6, (20, 4))
     with FlopCounterMode(display=False) as counter:
         attention(*args[:3], args[3][..., :1].expand(-1, -1, -1, 6))
-    assert counter.get_total_flops() == 2 * 2 * 2 * 2 * 50 * 6 * 4
+    forward = 2 * 2 * 2 * 2 * 50 * 6 * 4
+    assert counter.get_total_flops() == forward
+    with FlopCounterMode(display=False) as counter:
+        attention(
+            *args[:3], args[3][..., :1].expand(-1, -1, -1, 6)
+        ).sum().backward()
+    assert counter.get_total_flops() == 3.5 * forward
 
 
 def test_a_used_model_can_be_copied():

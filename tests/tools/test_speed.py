@@ -39,8 +39,23 @@ def test_measures_and_draws(tool, tmp_path):
         assert result['images_per_second'] == 1 / result['median']
         assert result['top1'] == 81.6
         assert result['case'] != OURS or result['speedup'] == 1
+        assert result['flops'] > 0
+        peak = report['machine']['matmul_flops']['fp32']
+        share = result['flops'] / result['median'] / peak
+        assert result['peak_share'] == pytest.approx(share)
+        assert result['page_faults'] >= 0
+        assert 0 <= result['system_share'] < 1
     assert (tmp_path / 'speed.png').read_bytes().startswith(b'\x89PNG')
     assert f'{OURS}+checkpointed' in log
+
+
+def test_detectors(tool, tmp_path):
+    report, _ = measure(
+        tool, tmp_path, f'maskrcnn-{OURS}', f'maskrcnn-{OURS}+folded',
+        'maskrcnn-resnet50', 'maskrcnn-swin_tiny_patch4_window7_224',
+        '--shapes', '1x64x64', '--modes', 'inference', '--no-memory',
+    )  # fmt: skip
+    assert len(report['results']) == 4
 
 
 def test_memory(tool, tmp_path):
@@ -69,6 +84,10 @@ def test_memory(tool, tmp_path):
         (['--cases', 'resnet50+fast'], "'fast' of 'resnet50+fast': expected"),
         (['--shapes', '8x224'], "'8x224': expected batch x height x width"),
         (['--shapes', '1x16x224'], 'at least 32 pixels'),
+        (
+            ['--cases', f'{OURS}+folded', '--modes', 'training'],
+            'none of the cases exists in these modes',
+        ),
     ],
 )
 def test_refuses(tool, arguments, message):

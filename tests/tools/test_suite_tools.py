@@ -73,3 +73,14 @@ def test_stale_tables_are_told(tool):
     assert status == 1
     assert 'stale tables' in log
     assert 'configs/detection/README.md' in log
+
+
+def test_a_broken_file_of_figures_is_named(tool):
+    path = ROOT / 'docs/benchmarks/broken.json'
+    try:
+        path.write_text('{}')
+        status, log = tool('tables.py', '--check')
+    finally:
+        path.unlink()
+    assert status == 2
+    assert 'broken.json is not a file of `make bench`' in log

@@ -1,18 +1,18 @@
 """Time and memory of TransXNet, its published formula and its peers.
 
-All cases of one mode take turns in one process, so other load on the machine
-affects them equally; ratios are computed within a round. Peak memory is
-measured in a separate process for each case.
+All cases of one mode take turns, each in a process of its own, so other load
+on the machine affects them equally, and none uses the heap of another; ratios
+are computed within a round. Beside each time are the minor page faults of a
+call, the share of its CPU time spent in the system, and its FLOPs as a share
+of what a large matrix product reaches on this machine. Peak memory is
+measured in another process for each case.
 
     python tools/benchmark/speed.py --out work_dirs/speed
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch.utils.benchmark import Timer
 
 from mmtransxnet.benchmark.speed.cases import (
     FORMS,
     MODES,
     PEERS,
-    TOP1,
     Case,
     Shape,
 )
-from mmtransxnet.benchmark.speed.memory import peak_memory_elsewhere
+from mmtransxnet.benchmark.speed.machine import describe, matmul_peak
+from mmtransxnet.benchmark.speed.measure import Setting, measure
 from mmtransxnet.benchmark.speed.plots import draw
+from mmtransxnet.engine import report_user_errors
 
 CASES = [
     'reference-t',
@@ -57,8 +57,8 @@ def parse_args() -> argparse.Namespace:
         default=[Case.parse(text) for text in CASES],
         help='models with forms; ratios refer to the first.\n'
         'Models: transxnet-{t,s,b}, reference-{t,s,b} (the published\n'
-        'formula), Mask R-CNN with either (maskrcnn-transxnet-t,\n'
-        f'maskrcnn-reference-t), {", ".join(PEERS)}.\n'
+        f'formula), {", ".join(PEERS)},\n'
+        'and Mask R-CNN with any of them (maskrcnn-MODEL).\n'
         f'Forms: {", ".join(FORMS)}.\n'
         f'Default: {" ".join(CASES)}',
     )
@@ -88,96 +88,14 @@ def parse_args() -> argparse.Namespace:
     if args.peers:
         models = ['transxnet-s', 'transxnet-b', *PEERS]
         args.cases += [Case.parse(text) for text in models]
+    if not any(case.does(mode) for case in args.cases for mode in args.modes):
+        parser.error('none of the cases exists in these modes')
     return args
 
 
-# ------------------------------------------------------------------- time
-def time_rounds(
-    cases: list[Case], shape: Shape, mode: str, args: argparse.Namespace
-) -> list[list[float]]:
-    """Seconds of each round of each case, after one round to warm up."""
-    timers = [
-        Timer(
-            'work()',
-            globals=dict(work=case.work(shape, mode, args.device)),
-            num_threads=args.threads,
-        )
-        for case in cases
-    ]
-    seconds: list[list[float]] = [[] for _ in cases]
-    rounds = range(args.rounds + 1)
-    for turn in track(rounds, f'{mode} {shape}', transient=True):
-        for timer, times in zip(timers, seconds, strict=True):
-            elapsed = timer.timeit(1).mean
-            if turn:
-                times.append(elapsed)
-    return seconds
-
-
-# ----------------------------------------------------------------- memory
-def memory_of(
-    case: Case, shape: Shape, mode: str, args: argparse.Namespace
-) -> float | None:
-    """Peak memory in MiB; None where the case fails."""
-    try:
-        return peak_memory_elsewhere(
-            case, shape, mode, args.device, args.threads
-        )
-    except subprocess.CalledProcessError as error:
-        print(f'{case} {mode} {shape}: {error.stderr[-2000:]}')
-        return None
-
-
-# ---------------------------------------------------------------- results
-def measure(
-    shape: Shape, mode: str, args: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Measure all cases of a mode and a shape."""
-    cases = [case for case in args.cases if case.does(mode)]
-    peaks: list[float | None] = [None] * len(cases)
-    if not args.no_memory:
-        steps = track(cases, f'memory {mode} {shape}', transient=True)
-        peaks = [memory_of(case, shape, mode, args) for case in steps]
-    seconds = time_rounds(cases, shape, mode, args)
-    return [
-        dict(
-            case=str(case),
-            model=case.model,
-            shape=str(shape),
-            megapixels=shape.megapixels,
-            mode=mode,
-            seconds=times,
-            median=statistics.median(times),
-            images_per_second=shape.batch / statistics.median(times),
-            speedup=statistics.median(
-                first / mine
-                for first, mine in zip(seconds[0], times, strict=True)
-            ),
-            peak_mib=peak,
-            memory_ratio=peak / peaks[0] if peak and peaks[0] else None,
-            top1=TOP1.get(case.model),
-        )
-        for case, times, peak in zip(cases, seconds, peaks, strict=True)
-    ]
-
-
-def machine(args: argparse.Namespace) -> dict[str, Any]:
-    """Hardware and software of the measurement."""
-    if args.device == 'cuda':
-        name = torch.cuda.get_device_name()
-    else:
-        info = Path('/proc/cpuinfo').read_text().splitlines()
-        models = [line for line in info if line.startswith('model name')]
-        name = models[0].split(':')[1].strip() if models else 'unknown'
-        name += f', {torch.backends.cpu.get_cpu_capability()}'
-    return dict(
-        device=name,
-        threads=args.threads,
-        cores=os.cpu_count(),
-        torch=torch.__version__,
-        python=platform.python_version(),
-        rounds=args.rounds,
-    )
+def show_progress(steps: Sequence, title: str) -> Iterable:
+    """Show a bar while a loop runs."""
+    return track(steps, title, transient=True)
 
 
 def table(results: list[dict[str, Any]]) -> Table:
@@ -185,7 +103,8 @@ def table(results: list[dict[str, Any]]) -> Table:
     first = results[0]
     rows = Table(title=f'{first["mode"]} {first["shape"]}')
     rows.add_column('case', no_wrap=True)
-    titles = ('seconds', 'spread', 'images/s', 'speed', 'peak MiB', 'memory')
+    titles = ('seconds', 'spread', 'images/s', 'speed', 'of matmul')
+    titles += ('faults', 'system', 'peak MiB', 'memory')
     for title in titles:
         rows.add_column(title, justify='right')
     for result in results:
@@ -197,6 +116,9 @@ def table(results: list[dict[str, Any]]) -> Table:
             f'{low:.3f}-{high:.3f}',
             f'{result["images_per_second"]:.1f}',
             f'{result["speedup"]:.2f}x',
+            f'{result["peak_share"]:.0%}',
+            f'{result["page_faults"]:.0f}',
+            f'{result["system_share"]:.0%}',
             '' if peak is None else f'{peak:.0f}',
             '' if ratio is None else f'{ratio:.2f}x',
         )
@@ -204,19 +126,39 @@ def table(results: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    """Measure, print, write the figures and draw them."""
+    """Measure, reporting user errors in one line."""
     args = parse_args()
+    with report_user_errors():
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print, write the figures and draw them."""
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
     console = Console()
     if not console.is_terminal:
-        console.width = 100  # of a file; needed by the table
+        console.width = 140  # of a file; needed by the table
     args.out.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = dict(machine=machine(args), results=[])
-    console.print(report['machine'])
+    precisions = sorted({case.precision for case in args.cases})
+    peaks = {name: matmul_peak(name, args.device) for name in precisions}
+    machine = describe(args.device, args.threads)
+    machine |= dict(rounds=args.rounds, matmul_flops=peaks)
+    report: dict[str, Any] = dict(machine=machine, results=[])
+    console.print(machine)
     for shape in args.shapes:
         for mode in args.modes:
-            results = measure(shape, mode, args)
+            setting = Setting(
+                shape,
+                mode,
+                args.device,
+                args.threads,
+                args.rounds,
+                not args.no_memory,
+                peaks,
+            )
+            results = measure(args.cases, setting, show_progress)
+            if not results:  # such as folded cases in training
+                continue
             console.print(table(results))
             report['results'] += results
             # Save finished measurements even if later ones fail.

@@ -3,14 +3,14 @@
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmtransxnet import TransXNet
-from mmtransxnet.benchmark.speed.detector import Detector
+from mmtransxnet.benchmark.speed.detector import Detector, Pyramid
 from mmtransxnet.models import fold
 from mmtransxnet.models.reference import ReferenceTransXNet, lenient
 
@@ -28,6 +28,14 @@ FORMS = (
     'tf32',
 )
 MODES = ('inference', 'training')
+
+# Forms and 'fp32': types of the operands of matrix products.
+PRECISIONS = dict(
+    bf16=torch.bfloat16,
+    fp16=torch.half,
+    tf32=torch.float32,
+    fp32=torch.float32,
+)
 
 # ImageNet-1K top-1 in percent at 224 x 224, from the papers: TransXNet
 # arXiv 2310.19380, ConvNeXt 2201.03545, Swin 2103.14030, PVTv2 2106.13797,
@@ -50,6 +58,12 @@ TOP1 = {
     'resnet50': 75.3,
 }
 PEERS = [name for name in TOP1 if not name.startswith(OURS)]
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether GPUs compute fp32 products and convolutions in TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def expect(part: str, known: Sequence[str], text: str) -> None:
@@ -100,8 +114,8 @@ class Case:
         """Parse ``text``; raises ArgumentTypeError if invalid."""
         model, *forms = text.split('+')
         known = [f'{m}-{s}' for m in (OURS, REFERENCE) for s in SIZES]
-        known += [f'{DETECTOR}{m}-t' for m in (OURS, REFERENCE)]
-        expect(model, known + PEERS, text)
+        known += PEERS
+        expect(model, known + [DETECTOR + name for name in known], text)
         for form in forms:
             expect(form, FORMS, text)
         return cls(model, tuple(forms))
@@ -113,6 +127,18 @@ class Case:
         """Whether this case exists in a mode."""
         only_in = {'folded': 'inference', 'checkpointed': 'training'}
         return all(only_in.get(form, mode) == mode for form in self.forms)
+
+    def eager(self) -> 'Case':
+        """The same without compilation."""
+        return replace(
+            self, forms=tuple(f for f in self.forms if f != 'compiled')
+        )
+
+    @property
+    def precision(self) -> str:
+        """A name in ``PRECISIONS``."""
+        named = [form for form in self.forms if form in PRECISIONS]
+        return named[0] if named else 'fp32'
 
     def build(self, shape: Shape, mode: str, device: str) -> nn.Module:
         """Build the model in its form with initial weights."""
@@ -137,7 +163,7 @@ class Case:
         model = self._backbone(name, shape)
         if name == self.model:
             return model
-        return Detector(model, shape.height, shape.width)
+        return Detector(Pyramid(model), shape.height, shape.width)
 
     def _backbone(self, name: str, shape: Shape) -> nn.Module:
         kind, _, size = name.partition('-')
@@ -167,17 +193,15 @@ class Case:
         )
         if 'channels_last' in self.forms:
             image = image.to(memory_format=torch.channels_last)
-        run = _infer if mode == 'inference' else _train
+        run = _infer if mode == 'inference' else train
         return lambda: run(model, image, self._precision(device))
 
     def _precision(self, device: str) -> Any:
-        tf32 = 'tf32' in self.forms
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
-        for form, dtype in (('bf16', torch.bfloat16), ('fp16', torch.half)):
-            if form in self.forms:
-                return torch.autocast(device, dtype)
-        return nullcontext()
+        allow_tf32(self.precision == 'tf32')
+        dtype = PRECISIONS[self.precision]
+        if dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device, dtype)
 
 
 def _infer(model: nn.Module, image: Tensor, precision: Any) -> None:
@@ -185,7 +209,8 @@ def _infer(model: nn.Module, image: Tensor, precision: Any) -> None:
         model(image)
 
 
-def _train(model: nn.Module, image: Tensor, precision: Any) -> None:
+def train(model: nn.Module, image: Tensor, precision: Any) -> None:
+    """Run a training step within the context of a precision."""
     model.zero_grad()
     with precision:
         outs = model(image)

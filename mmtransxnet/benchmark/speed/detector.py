@@ -16,20 +16,49 @@ CONFIG = 'configs/detection/maskrcnn_transxnet_t.py'
 _INSTANCES = 7
 
 
+class Pyramid(nn.Module):
+    """The outputs of a backbone that a neck takes: four, NCHW.
+
+    timm's ResNet returns that of the stem, too, its Swin returns NHWC.
+
+    Args:
+        backbone: A backbone whose last four outputs have strides 4 to 32.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.channels_last = getattr(backbone, 'output_fmt', '') == 'NHWC'
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features ``(B, C, H, W)`` in ascending stride."""
+        features = self.backbone(images)[-4:]
+        if self.channels_last:
+            features = [feature.permute(0, 3, 1, 2) for feature in features]
+        return list(features)
+
+    @torch.no_grad()
+    def channels(self) -> list[int]:
+        """Channels of the features, from those of a small image."""
+        image = torch.zeros(1, 3, 64, 64)
+        return [feature.size(1) for feature in self.eval()(image)]
+
+
 class Detector(nn.Module):
     """Mask R-CNN with the interface of the benchmark: images in, tensors out.
 
     Args:
-        backbone: A backbone with the outputs of TransXNet-T.
+        backbone: Any backbone in its place; the neck is adapted.
         height: Height of the images in pixels.
         width: Width of the images in pixels.
     """
 
-    def __init__(self, backbone: nn.Module, height: int, width: int) -> None:
+    def __init__(self, backbone: Pyramid, height: int, width: int) -> None:
         super().__init__()
         config = Config.fromfile(ROOT / CONFIG)
         init_default_scope(config.default_scope)
         config.model.backbone.init_cfg = None
+        config.model.neck.in_channels = backbone.channels()
         self.detector: Any = MODELS.build(config.model)
         self.detector.backbone = backbone
         self.sample = _sample(height, width)

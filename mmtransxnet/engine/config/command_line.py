@@ -11,10 +11,14 @@ from mmtransxnet.engine.config.options import OptionsAction
 from mmtransxnet.engine.runner.distributed import prepare_launch
 
 
-def config_parser(description: str | None) -> argparse.ArgumentParser:
+def config_parser(
+    description: str | None, required: bool = True
+) -> argparse.ArgumentParser:
     """A parser with the flags of all tools that read a config."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', nargs=None if required else '?', help='config file'
+    )
     parser.add_argument(
         '--data-root',
         help='where the data is; instead of COCO_ROOT, ADE_ROOT, '
