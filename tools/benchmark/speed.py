@@ -32,6 +32,7 @@ from mmtransxnet.benchmark.speed.cases import (
 )
 from mmtransxnet.benchmark.speed.memory import peak_memory_elsewhere
 from mmtransxnet.benchmark.speed.plots import draw
+from mmtransxnet.utils.allocator import keep_freed_memory
 
 CASES = [
     'reference-t',
@@ -78,6 +79,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument(
         '--no-memory', action='store_true', help='measure time only'
+    )
+    parser.add_argument(
+        '--keep-memory',
+        action='store_true',
+        help='keep freed memory, as train.py, test.py and infer.py do;\n'
+        "without it, the allocator's default settings",
     )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/speed'))
     args = parser.parse_args()
@@ -177,6 +184,7 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
         torch=torch.__version__,
         python=platform.python_version(),
         rounds=args.rounds,
+        keep_memory=args.keep_memory,
     )
 
 
@@ -206,6 +214,7 @@ def table(results: list[dict[str, Any]]) -> Table:
 def main() -> None:
     """Measure, print, write the figures and draw them."""
     args = parse_args()
+    args.keep_memory = args.keep_memory and keep_freed_memory()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     console = Console()
