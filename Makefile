@@ -15,9 +15,10 @@ ORIGINAL := .venv-openmmlab
 REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
 PIP_FLAGS := --quiet --constraint requirements/constraints.txt
 
-# Threads that spin while they wait make a busy two-core machine ten times
-# slower.
-export OMP_WAIT_POLICY ?= PASSIVE
+# The tests keep all cores busy, each process with threads of its own; those
+# that spin while they wait make a two-core machine ten times slower. A tool
+# started alone looks at the load itself.
+test fuzz test-openmmlab: export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: setup demo test fuzz lint bench tables test-openmmlab clean
 

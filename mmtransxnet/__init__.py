@@ -6,7 +6,11 @@ mmpretrain, mmdet and mmseg, and checkpoints are read safely, including
 ``transxnet://`` names.
 """
 
-from mmtransxnet import ops
+from mmtransxnet.utils.waiting_threads import sleeping_if_busy
+
+# The first import of torch, in programs that have not imported it before.
+with sleeping_if_busy():
+    from mmtransxnet import ops
 
 # Before anything imports mmcv.cnn, which looks for the operators itself.
 ops.install()

@@ -4,6 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+# Before torch, for the choice in mmtransxnet.utils.waiting_threads.
+import mmtransxnet  # noqa: F401
+
+# isort: split
 import torch
 
 from mmtransxnet.apis import Inferencer, Result
@@ -14,6 +18,7 @@ from mmtransxnet.engine import (
     report_user_errors,
 )
 from mmtransxnet.engine.config.options import OptionsAction
+from mmtransxnet.utils.allocator import keep_freed_memory
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,6 +99,7 @@ def main() -> None:
         inputs.append(args.webcam)
     summary = Summary()
     with report_user_errors():
+        keep_freed_memory()
         check_folder(args.out, '--out')
         check_device(args.device)
         model = Inferencer(

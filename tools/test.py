@@ -4,6 +4,10 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+# Before torch, for the choice in mmtransxnet.utils.waiting_threads.
+import mmtransxnet  # noqa: F401
+
+# isort: split
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 
@@ -18,6 +22,7 @@ from mmtransxnet.engine import (
     report_user_errors,
     run_parser,
 )
+from mmtransxnet.utils.allocator import keep_freed_memory
 
 
 def parse_args() -> argparse.Namespace:
@@ -108,6 +113,7 @@ def main() -> None:
     """Evaluate, and close the process group."""
     args = parse_args()
     with report_user_errors(), closing_process_group():
+        keep_freed_memory()
         evaluate(args)
 
 

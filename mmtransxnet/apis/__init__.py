@@ -1,5 +1,6 @@
 """The Python interface."""
 
 from mmtransxnet.apis.inference import Inferencer, Result
+from mmtransxnet.utils.allocator import keep_freed_memory
 
-__all__ = ['Inferencer', 'Result']
+__all__ = ['Inferencer', 'Result', 'keep_freed_memory']

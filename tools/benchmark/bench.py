@@ -39,6 +39,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument(
+        '--keep-memory',
+        action='store_true',
+        help='keep freed memory, as train.py, test.py and infer.py do',
+    )
+    parser.add_argument(
         '--out', type=Path, default=ROOT / 'docs' / 'benchmarks'
     )
     args = parser.parse_args()
@@ -63,6 +68,7 @@ def main() -> None:
             works,
             args.runs,
             args.threads,
+            args.keep_memory,
             scratch=Path('work_dirs/bench'),
             folder=args.out,
             report=console.print,

@@ -79,6 +79,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-memory', action='store_true', help='measure time only'
     )
+    parser.add_argument(
+        '--keep-memory',
+        action='store_true',
+        help='keep freed memory, as train.py, test.py and infer.py do;\n'
+        "without it, the allocator's default settings",
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/speed'))
     args = parser.parse_args()
     if args.rounds < 1:
@@ -141,7 +147,7 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     precisions = sorted({case.precision for case in args.cases})
     peaks = {name: matmul_peak(name, args.device) for name in precisions}
-    machine = describe(args.device, args.threads)
+    machine = describe(args.device, args.threads, args.keep_memory)
     machine |= dict(rounds=args.rounds, matmul_flops=peaks)
     report: dict[str, Any] = dict(machine=machine, results=[])
     console.print(machine)
@@ -154,6 +160,7 @@ def run(args: argparse.Namespace) -> None:
                 args.threads,
                 args.rounds,
                 not args.no_memory,
+                args.keep_memory,
                 peaks,
             )
             results = measure(args.cases, setting, show_progress)

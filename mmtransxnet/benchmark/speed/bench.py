@@ -36,6 +36,7 @@ def bench(
     works: Sequence[Work],
     runs: int,
     threads: int,
+    keep_memory: bool,
     scratch: Path,
     folder: Path,
     report: Callable[[str], Any],
@@ -48,6 +49,7 @@ def bench(
         works: What to measure.
         runs: How often.
         threads: Threads on the CPU.
+        keep_memory: Whether freed memory is kept, as the tools do.
         scratch: Folder of the results of the single processes.
         folder: Folder of the file.
         report: Receives a line before each process.
@@ -64,7 +66,7 @@ def bench(
         for work in works:
             report(f'run {run} of {runs}: {work.title}')
             out = scratch / f'{work.name}-{run}'
-            found = _measure(work, threads, out)
+            found = _measure(work, threads, keep_memory, out)
             machine = found['machine']
             measured[-1] += [
                 dict(work=work.name, **{key: result[key] for key in _KEPT})
@@ -80,13 +82,17 @@ def bench(
     return path
 
 
-def _measure(work: Work, threads: int, out: Path) -> dict[str, Any]:
+def _measure(
+    work: Work, threads: int, keep_memory: bool, out: Path
+) -> dict[str, Any]:
     """What speed.py writes; its tables are printed."""
     words = ['--shapes', work.shape, '--modes', work.mode]
     words += ['--rounds', str(work.rounds), '--threads', str(threads)]
     words += ['--out', str(out), '--cases', *work.cases]
     if not work.memory:
         words.append('--no-memory')
+    if keep_memory:
+        words.append('--keep-memory')
     done = subprocess.run([sys.executable, str(_SPEED), *words])
     if done.returncode:
         raise UserError(

@@ -24,8 +24,16 @@ _SIDE = dict(cpu=2048, cuda=8192)
 _PRODUCTS = 5
 
 
-def describe(device: str, threads: int) -> dict[str, Any]:
-    """Hardware, software and settings of this process."""
+def describe(
+    device: str, threads: int, keep_memory: bool = False
+) -> dict[str, Any]:
+    """Hardware, software and settings of the measurement.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        threads: Threads on the CPU.
+        keep_memory: Whether freed memory is kept.
+    """
     flags: list[str] = []
     if device == 'cuda':
         name = torch.cuda.get_device_name()
@@ -41,7 +49,8 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         torch=torch.__version__,
         python=platform.python_version(),
         libc=' '.join(platform.libc_ver()),
-        environment=_environment(),
+        environment=_environment()
+        | (dict(keep_freed_memory='1') if keep_memory else {}),
     )
 
 

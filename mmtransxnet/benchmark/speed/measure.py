@@ -24,6 +24,7 @@ from mmtransxnet.benchmark.speed.cases import TOP1, Case, Shape
 from mmtransxnet.benchmark.speed.flops import count_flops
 from mmtransxnet.benchmark.speed.machine import synchronize
 from mmtransxnet.benchmark.speed.memory import peak_memory_elsewhere
+from mmtransxnet.utils.allocator import keep_freed_memory
 from mmtransxnet.utils.errors import UserError
 
 Result = dict[str, Any]
@@ -59,6 +60,9 @@ class Setting:
         threads: Threads on the CPU.
         rounds: Turns of each case.
         memory: Whether peak memory is measured.
+        keep_memory: Whether freed memory is kept, see
+            :func:`~mmtransxnet.utils.allocator.keep_freed_memory`; not while
+            peak memory is measured.
         peaks: FLOP/s of a matrix product by precision.
     """
 
@@ -68,6 +72,7 @@ class Setting:
     threads: int
     rounds: int
     memory: bool
+    keep_memory: bool
     peaks: dict[str, float]
 
     def __str__(self) -> str:
@@ -155,6 +160,8 @@ _process: dict[str, Work] = {}
 
 def _prepare(case: Case, setting: Setting) -> int:
     """Build the case and call it once; return its FLOPs."""
+    if setting.keep_memory:
+        keep_freed_memory()
     torch.set_num_threads(setting.threads)
     torch.manual_seed(0)
     work = _process['work'] = setting.work_of(case)

@@ -34,6 +34,7 @@ def test_every_run_is_kept(tmp_path):
         [TINY],
         runs=2,
         threads=1,
+        keep_memory=True,
         scratch=tmp_path / 'scratch',
         folder=tmp_path / 'benchmarks',
         report=lines.append,
@@ -54,7 +55,9 @@ def test_a_failure_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr('mmtransxnet.benchmark.speed.bench._SPEED', program)
     folder = tmp_path / 'benchmarks'
     with pytest.raises(UserError, match=r'speed\.py ended with status 3'):
-        bench([TINY], 1, 1, tmp_path / 'scratch', folder, report=print)
+        bench(
+            [TINY], 1, 1, False, tmp_path / 'scratch', folder, report=print
+        )
     assert not folder.exists()
 
 
