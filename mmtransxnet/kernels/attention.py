@@ -88,7 +88,7 @@ def resize_for_device(table: Tensor, num_q: int, num_k: int) -> Tensor:
         or (torch.is_grad_enabled() and not settings.trains_with_mask)
     ):
         rows = min(num_q, table.size(-2))
-    if settings.resize_by_rows:
+    if settings.resize_by_rows and not torch.compiler.is_compiling():
         resized = resize_by_rows(table, rows, num_k)
     else:
         resized = resize_position_table(table, rows, num_k)

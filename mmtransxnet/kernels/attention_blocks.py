@@ -5,6 +5,7 @@ system and cleared again for the next: half of the time of a block. So the
 gradients are computed in buffers that all blocks share.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,10 @@ _MIN_ROWS = 64
 # Multiples of it are an equal amount of work for all threads of PyTorch's
 # fused attention.
 _ROWS = 256
+
+# Rows of a resized table that a block needs: each makes the products of its
+# queries and keys larger.
+_TABLE_ROWS = 16
 
 # What fused attention needs on GPUs (PyTorch's minimum_gemm_alignment): bytes
 # of a head's values.
@@ -106,12 +111,12 @@ def rows_of_bias(table: Tensor, num_q: int, queries: slice) -> Tensor:
 def resize_by_rows(table: Tensor, num_q: int, num_k: int) -> Tensor:
     """Resize a position table in two steps, keys first, by all threads.
 
-    ``F.interpolate``'s bicubic resize uses a single thread.
+    ``F.interpolate``'s bicubic resize uses a single thread. Where gradients
+    are enabled, it resizes the rows: only few are wanted then.
 
     Args:
         table: Table ``(1, heads, Nq0, Nk0)``.
-        num_q: Number of queries Nq. If it differs from Nq0, the result has no
-            gradient.
+        num_q: Number of queries Nq.
         num_k: Number of keys Nk.
 
     Returns:
@@ -119,11 +124,14 @@ def resize_by_rows(table: Tensor, num_q: int, num_k: int) -> Tensor:
     """
     resized = table.to(compute_dtype(table))
     if num_k != table.size(3):
-        taps = taps_cache.get(table.size(3), num_k, resized)
+        taps = taps_cache.get(table.size(3), num_k, resized.detach())
         columns, weights = taps.window(slice(0, num_k))
         with without_autocast(table):
             resized = resized[..., columns] @ weights.mT
-    if num_q != table.size(2):
+    if num_q != table.size(2) and torch.is_grad_enabled():
+        size = num_q, num_k
+        resized = F.interpolate(resized, size, mode='bicubic')
+    elif num_q != table.size(2):
         rows = resized.detach()[0]
         resized = rows.new_empty(1, rows.size(0), num_q, num_k)
         for block in _blocks(resized, rows.size(0) * num_k):
@@ -131,17 +139,20 @@ def resize_by_rows(table: Tensor, num_q: int, num_k: int) -> Tensor:
     return resized.to(table.dtype)
 
 
-def _blocks(q: Tensor, values_per_query: int) -> Iterator[slice]:
+def _blocks(
+    q: Tensor, values_per_query: int, most_rows: float = math.inf
+) -> Iterator[slice]:
     """Blocks of queries, sized by the device's settings.
 
     Args:
         q: Queries ``(B, heads, Nq, D)``.
         values_per_query: Number of values in memory for each query.
+        most_rows: Most queries of a block, if that is more than a few.
     """
     size = settings_of(q).block_scores
     if q.device.type == 'cpu':
         size *= torch.get_num_threads()
-    rows = max(_MIN_ROWS, size // values_per_query)
+    rows = max(_MIN_ROWS, int(min(size // values_per_query, most_rows)))
     if rows > _ROWS:
         rows -= rows % _ROWS
     for start in range(0, q.size(2), rows):
@@ -174,7 +185,7 @@ def gradients(
     biased = _biased(keys, table.to(dtype), q)
     buffers = [q.new_empty(0, dtype=dtype) for _ in range(3)]
     values_per_query = len(buffers) * queries.size(0) * keys.size(1)
-    for block in _blocks(q, values_per_query):
+    for block in _blocks(q, values_per_query, biased.most_rows):
         up = upstream[:, block]
         size = (len(up), up.size(1), keys.size(1))
         scores, weights, d_weights = (b.resize_(size) for b in buffers)
@@ -211,9 +222,12 @@ class _BiasedKeys:
         table: Table ``(heads, Nq, Nk)``.
 
     Attributes:
+        most_rows: Most queries in a block.
         d_keys: Gradient of the keys.
         d_table: Gradient of the table.
     """
+
+    most_rows = math.inf
 
     def __init__(self, keys: Tensor, table: Tensor) -> None:
         self.keys = keys
@@ -268,6 +282,7 @@ class _ExtendedKeys(_BiasedKeys):
     def __init__(self, keys: Tensor, table: Tensor, taps: Taps) -> None:
         super().__init__(keys, table)
         self.taps = taps
+        self.most_rows = _TABLE_ROWS * len(taps.weights) / taps.num_rows
         self.dim = keys.size(2)
         self.extended_keys = keys.mT.contiguous()  # and rows, (BH, D + w, Nk)
         self.extended = keys.new_empty(0)  # queries, (BH, queries, D + w)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmtransxnet.kernels.channels_last import GELU
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d, has_hooks
 from mmtransxnet.kernels.settings import settings_of
 
@@ -23,7 +24,8 @@ def conv_gelu(layers: Any, x: Tensor) -> Any:
     """
     conv, act = layers.conv, layers.act
     if (
-        type(act) is not nn.GELU
+        type(act) not in (nn.GELU, GELU)
+        or 'forward' in vars(act)
         or act.approximate != 'none'
         or has_hooks(act)
         or not _is_fused(conv, x)
@@ -50,9 +52,9 @@ def conv_add(conv: nn.Module, x: Tensor, other: Tensor) -> Tensor:
     )
 
 
-def _is_fused(conv: nn.Module, x: Tensor) -> bool:
+def _is_fused(conv: Any, x: Tensor) -> bool:
     """Whether oneDNN computes a convolution with what follows."""
-    return (
+    return bool(
         settings_of(x).fused_convolution
         and type(conv) in (nn.Conv2d, DepthwiseConv2d)
         # As a product, it takes a tenth of the time.

@@ -31,6 +31,7 @@ class Settings:
         aligned_attention: Whether fused attention takes only heads and rows
             of the mask that are aligned. Heads that are not would compute the
             formula and keep all scores; rows would be copied in every block.
+        channels_last: Whether maps lie in memory with their channels last.
         fast_depthwise: Whether to avoid the slow depthwise convolutions of CPU
             libraries.
         fused_convolution: Whether oneDNN computes convolutions of the
@@ -48,6 +49,7 @@ class Settings:
     trains_with_mask: bool = True
     exact_mask: bool = False
     aligned_attention: bool = True
+    channels_last: bool = False
     fast_depthwise: bool = False
     fused_convolution: bool = False
     fused_scale: bool = True
@@ -72,6 +74,7 @@ BY_DEVICE = {
         trains_with_mask=False,
         exact_mask=True,
         aligned_attention=False,
+        channels_last=True,
         fast_depthwise=True,
         fused_convolution=True,
         fused_scale=False,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmtransxnet.kernels.attention import position_bias
 from mmtransxnet.kernels.batch_norm import accepts_single_values
+from mmtransxnet.kernels.channels_last import in_fast_order
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
 from mmtransxnet.kernels.recompute import checkpointed
 from mmtransxnet.models.layers import ConvNorm, DropPath, LayerScale
@@ -51,7 +52,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in, H, W)`` to ``(B, out, ~H / stride, ~W / stride)``."""
-        return self.proj(x)
+        return self.proj(in_fast_order(x))
 
 
 class Block(nn.Module):

@@ -110,16 +110,18 @@ def _add_identity(conv: DepthwiseConv2d) -> DepthwiseConv2d:
 
 def _scale_input(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
     """Fold the norm in 1x1 ``conv(norm(x))`` into the convolution."""
-    batch_norm = _checked_batch_norm(norm)
-    scale = (
-        batch_norm.weight * (batch_norm.running_var + batch_norm.eps).rsqrt()
-    )
-    shift = batch_norm.bias - batch_norm.running_mean * scale
+    scale, shift = _scale_and_shift(_checked_batch_norm(norm))
     return _with_values(
         conv,
         conv.weight * scale.view(-1, 1, 1),
         (conv.weight.flatten(1) @ shift) + _bias(conv),
     )
+
+
+def _scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies by and adds, ``(C,)`` each."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
 
 
 def _scale_output(conv: nn.Conv2d, scale: LayerScale) -> nn.Conv2d:
@@ -178,13 +180,7 @@ class ConvAct(_Inference):
     @computed_by(conv_gelu)
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` as the convolution does."""
-        x = self.conv(x)
-        # A compiler fuses the activation with the convolution itself.
-        if torch.compiler.is_compiling():
-            return self.act(x)
-        # PyTorch uses the fast GELU of oneDNN for contiguous tensors, but not
-        # for channels-last ones.
-        return self.act(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.act(self.conv(x))
 
 
 class Affine(_Inference):
@@ -219,6 +215,7 @@ class FoldedOSRA(_Inference, OSRA):
         self.kv = osra.kv
         self.sr = osra.sr
         if isinstance(osra.sr, nn.Sequential):
+            overlapping: Any
             overlapping, scaling = osra.sr
             conv, _, act = overlapping
             self.sr = nn.Sequential(ConvAct(conv, act), scaling)
@@ -315,8 +312,7 @@ def _norm_and_conv(
     """
     if conv.kernel_size != (1, 1):
         return [norm, ConvAct(conv, act)]
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    shift = norm.bias - norm.running_mean * scale
+    scale, shift = _scale_and_shift(norm)
     weight = conv.weight.flatten()
     affine = Affine(
         (weight * scale).view(-1, 1, 1),

@@ -1,11 +1,12 @@
 """Layers that several parts of the network share."""
 
 import torch
-from mmcv.cnn import bricks, build_activation_layer, build_norm_layer
+from mmcv.cnn import bricks, build_norm_layer
 from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
 from mmtransxnet.kernels.batch_norm import conv_norm
+from mmtransxnet.kernels.channels_last import build_activation
 from mmtransxnet.kernels.formula import computed_by
 from mmtransxnet.kernels.layer_scale import scale_and_shift
 
@@ -29,7 +30,7 @@ class ConvNorm(nn.Sequential):
         self.conv = conv
         self.add_module(*build_norm_layer(norm_cfg, conv.out_channels))
         if act_cfg is not None:
-            self.activate = build_activation_layer(act_cfg)
+            self.activate = build_activation(act_cfg)
 
     @computed_by(conv_norm)
     def forward(self, x: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ computes the same faster or with less memory.
 """
 
 import torch
-from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from mmtransxnet.kernels.channels_last import build_activation
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d, multi_scale
 from mmtransxnet.kernels.formula import computed_by
 from mmtransxnet.kernels.recompute import ffn_keeping_less
@@ -69,11 +70,11 @@ class MSFFN(nn.Module):
         # The norms come after the activations, as published.
         self.fc1 = nn.Sequential(
             nn.Conv2d(channels, hidden_channels, 1, bias=False),
-            build_activation_layer(act_cfg),
+            build_activation(act_cfg),
             build_norm_layer(conv_norm_cfg, hidden_channels)[1],
         )
         self.dwconv = MultiScaleDWConv(hidden_channels)
-        self.act = build_activation_layer(act_cfg)
+        self.act = build_activation(act_cfg)
         self.norm = build_norm_layer(conv_norm_cfg, hidden_channels)[1]
         self.fc2 = nn.Sequential(
             nn.Conv2d(hidden_channels, channels, 1, bias=False),

@@ -10,10 +10,11 @@ the kernel named there computes the same faster or with less memory.
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.attention import attention
+from mmtransxnet.kernels.channels_last import build_activation
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
 from mmtransxnet.kernels.dynamic_depthwise import dynamic_depthwise_conv2d
 from mmtransxnet.kernels.formula import computed_by
@@ -202,10 +203,10 @@ class DMixer(nn.Module):
         # The norms come after the activations, as published.
         self.proj = nn.Sequential(
             DepthwiseConv2d(channels, 3),
-            build_activation_layer(act_cfg),
+            build_activation(act_cfg),
             build_norm_layer(conv_norm_cfg, channels)[1],
             nn.Conv2d(channels, squeezed, 1),
-            build_activation_layer(act_cfg),
+            build_activation(act_cfg),
             build_norm_layer(conv_norm_cfg, squeezed)[1],
             nn.Conv2d(squeezed, channels, 1),
             build_norm_layer(conv_norm_cfg, channels)[1],

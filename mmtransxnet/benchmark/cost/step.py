@@ -17,7 +17,7 @@ from mmtransxnet.benchmark.speed.cases import (
     Shape,
     train,
 )
-from mmtransxnet.kernels import attention, bicubic
+from mmtransxnet.kernels import attention_blocks, bicubic
 
 
 def count_case(
@@ -125,5 +125,5 @@ def _cached_taps(counter: CostCounter) -> Iterator[None]:
                     taps[key] = bicubic.make_taps(num_in, num_out, like)
             return taps[key]
 
-    with patch.object(attention, 'taps_cache', Cache()):
+    with patch.object(attention_blocks, 'taps_cache', Cache()):
         yield

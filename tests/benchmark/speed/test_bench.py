@@ -55,9 +55,7 @@ def test_a_failure_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr('mmtransxnet.benchmark.speed.bench._SPEED', program)
     folder = tmp_path / 'benchmarks'
     with pytest.raises(UserError, match=r'speed\.py ended with status 3'):
-        bench(
-            [TINY], 1, 1, False, tmp_path / 'scratch', folder, report=print
-        )
+        bench([TINY], 1, 1, False, tmp_path / 'scratch', folder, report=print)
     assert not folder.exists()
 
 
