@@ -31,6 +31,8 @@ def dynamic_depthwise_conv2d(
         out = depthwise_conv2d(
             merged.permute(0, 3, 1, 2), kernel, bias.reshape(-1)
         )
-        return out.permute(0, 2, 3, 1).reshape(h, w, b, c).permute(2, 3, 0, 1)
+        out = out.permute(0, 2, 3, 1).reshape(h, w, b, c).permute(2, 3, 0, 1)
+        # Otherwise the concatenation that follows would be contiguous.
+        return out.contiguous(memory_format=torch.channels_last)
     out = depthwise_conv2d(x.reshape(1, b * c, h, w), kernel, bias.reshape(-1))
     return out.reshape(b, c, h, w)
