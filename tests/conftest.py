@@ -1,5 +1,6 @@
 """What every test of the suite starts from."""
 
+import os
 import random
 
 import numpy as np
@@ -11,6 +12,9 @@ from tests.support.fuzz import register_profiles
 # The tests are many small operations. Where the cores are in use by others
 # as well, a second thread made single tests a hundred times slower.
 torch.set_num_threads(1)
+
+# What a tool called in this process would set cannot be taken back.
+os.environ['MMTRANSXNET_KEEP_MEMORY'] = '0'
 
 register_profiles()
 

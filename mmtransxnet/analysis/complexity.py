@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmtransxnet.kernels.settings import plain
+
 _PROPOSALS = 1000
 """Regions that pass through a box head, as mmdet counts them."""
 
@@ -37,7 +39,8 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
     """
     image = torch.zeros(1, 3, height, width, device='meta')
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    # The formula: kernels may pad.
+    with torch.no_grad(), plain(), counter:
         if hasattr(model, 'roi_head'):
             _run_two_stages(model, image)
         else:
