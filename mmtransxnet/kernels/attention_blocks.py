@@ -152,7 +152,8 @@ def _blocks(
     size = settings_of(q).block_scores
     if q.device.type == 'cpu':
         size *= torch.get_num_threads()
-    rows = max(_MIN_ROWS, int(min(size // values_per_query, most_rows)))
+    rows = int(min(size // max(values_per_query, 1), most_rows))
+    rows = max(_MIN_ROWS, rows)
     if rows > _ROWS:
         rows -= rows % _ROWS
     for start in range(0, q.size(2), rows):
@@ -263,7 +264,8 @@ class _BiasedKeys:
 
     def _of_heads(self, x: Tensor) -> Tensor:
         """``(B heads, ...)`` to ``(B, heads, ...)``."""
-        return x.unflatten(0, (-1, self.table.size(0)))
+        heads = self.table.size(0)
+        return x.unflatten(0, (x.size(0) // heads, heads))
 
 
 class _ExtendedKeys(_BiasedKeys):

@@ -6,6 +6,7 @@ from types import FunctionType
 from typing import Any
 
 from torch import Tensor
+from torch.fx import Proxy
 
 
 def computed_by(
@@ -19,10 +20,13 @@ def computed_by(
         kernel: Called with the arguments of the method; returns
             ``NotImplemented`` to fall back to the formula.
     """
+    is_traced = _is_traced
 
     def decorate(formula: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def compute(self: Any, *inputs: Tensor) -> Tensor:
-            result = kernel(self, *inputs)
+            result = NotImplemented
+            if not is_traced(inputs):
+                result = kernel(self, *inputs)
             if result is NotImplemented:
                 return formula(self, *inputs)
             return result
@@ -30,6 +34,11 @@ def computed_by(
         return in_place_of(formula, compute)
 
     return decorate
+
+
+def _is_traced(inputs: tuple[Any, ...]) -> bool:
+    """Whether torch.fx traces a method: its inputs have no values."""
+    return any(isinstance(x, Proxy) for x in inputs)
 
 
 def in_place_of(formula: Any, function: Any) -> Callable[..., Tensor]:

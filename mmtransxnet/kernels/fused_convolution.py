@@ -2,13 +2,14 @@
 
 An activation or a sum then needs no map of its own in memory. For inference on
 CPUs only: the operators, which PyTorch's compiler uses as well, have no
-gradient.
+gradient. Where one is needed, the steps are computed one by one.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from mmtransxnet.kernels.channels_last import GELU
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d, has_hooks
@@ -44,7 +45,11 @@ def conv_add(conv: nn.Module, x: Tensor, other: Tensor) -> Tensor:
         x: Its input ``(B, C, H, W)``.
         other: What is added to its output.
     """
-    if not _is_fused(conv, x) or other.dtype != _dtype(x):
+    if (
+        not _is_fused(conv, x)
+        or other.dtype != _dtype(x)
+        or (torch.is_grad_enabled() and other.requires_grad)
+    ):
         return other + conv(x)
     x, *weights = _operands(conv, x)
     return torch.ops.mkldnn._convolution_pointwise.binary(
@@ -60,29 +65,48 @@ def _is_fused(conv: Any, x: Tensor) -> bool:
         # As a product, it takes a tenth of the time.
         and not (conv.groups > 1 and conv.kernel_size == (1, 1))
         and not getattr(conv, 'residual', False)
+        and conv.padding_mode == 'zeros'
+        and not isinstance(conv.padding, str)
         and 'forward' not in vars(conv)
         and not has_hooks(conv)
         and not (torch.is_grad_enabled() and _needs_gradient(conv, x))
-        and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and not _is_transformed()
         and type(x) is Tensor
-        and _dtype(x) in _DTYPES
-        and _dtype(conv.weight) == _dtype(x)
         and x.numel() > 0
+        and _computes_in(_dtype(x))
+        and _dtype(conv.weight) == _dtype(x)
     )
+
+
+def _is_transformed() -> bool:
+    """Whether a compiler, forward-mode AD or torch.func is at work."""
+    return (
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
+
+
+def _computes_in(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes in a type on this machine."""
+    if not (
+        torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    ):
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.float32
 
 
 def _needs_gradient(conv: nn.Module, x: Tensor) -> bool:
     return x.requires_grad or any(p.requires_grad for p in conv.parameters())
 
 
-_DTYPES = (torch.float32, torch.bfloat16)
-
-
 def _dtype(x: Tensor) -> torch.dtype:
     """Type in which a convolution of ``x`` computes."""
-    if torch.is_autocast_enabled(x.device.type):
+    # Autocast leaves double as it is.
+    double = x.dtype == torch.float64
+    if torch.is_autocast_enabled(x.device.type) and not double:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 

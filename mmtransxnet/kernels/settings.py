@@ -1,7 +1,8 @@
 """How the network is computed on a device, as data.
 
 A type of device gets settings of its own only after they were measured on it.
-All others use PyTorch's own operators.
+All others use what PyTorch has for them, and attention in blocks for very
+large tables.
 """
 
 from collections.abc import Iterator

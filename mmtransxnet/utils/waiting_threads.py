@@ -39,7 +39,7 @@ def sleeping_if_busy() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[POLICY]
+        os.environ.pop(POLICY, None)
 
 
 def _sleep() -> bool:

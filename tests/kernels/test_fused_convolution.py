@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
+import torch.fx
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -11,6 +13,7 @@ from mmtransxnet.kernels.fused_convolution import conv_add
 from mmtransxnet.kernels.settings import plain
 from mmtransxnet.models.inference_form import ConvAct
 from tests.support.compare import assert_close
+from tests.support.models import micro_model
 
 
 class Operators(TorchDispatchMode):
@@ -129,3 +132,54 @@ def test_other_precisions_and_no_images():
     assert ConvAct(conv, GELU())(x).dtype == torch.double
     conv = frozen(nn.Conv2d(8, 8, 1))
     assert ConvAct(conv, GELU())(torch.zeros(0, 8, 5, 5)).shape[0] == 0
+
+
+def test_gradients_reach_what_is_added():
+    conv, x = frozen(nn.Conv2d(8, 8, 1)), torch.randn(1, 8, 5, 5)
+    other = torch.randn(1, 8, 5, 5, requires_grad=True)
+    conv_add(conv, x, other).sum().backward()
+    assert torch.equal(other.grad, torch.ones_like(other))
+
+
+def test_forward_mode():
+    layers = ConvAct(frozen(nn.Conv2d(8, 8, 1)), GELU())
+    x, direction = torch.randn(2, 1, 8, 5, 5)
+    with torch.no_grad():
+        _, tangent = torch.func.jvp(layers, (x,), (direction,))
+        assert tangent.abs().max() > 0
+        with fwAD.dual_level():
+            out = layers(fwAD.make_dual(x, direction))
+            assert_close(fwAD.unpack_dual(out).tangent, tangent, 1e-5, 'dual')
+
+
+@pytest.mark.parametrize(
+    'options', [dict(padding=1, padding_mode='circular'), dict(padding='same')]
+)
+def test_other_padding(options, image):
+    conv = frozen(nn.Conv2d(8, 8, 3, **options))
+    expected = nn.functional.gelu(conv(image))
+    assert_close(ConvAct(conv, GELU())(image), expected, 1e-6, 'output')
+
+
+def test_machines_without_bf16(monkeypatch, image):
+    ops = torch.ops.mkldnn
+    monkeypatch.setattr(ops, '_is_mkldnn_bf16_supported', lambda: False)
+    layers = ConvAct(frozen(nn.Conv2d(8, 8, 1)), GELU()).bfloat16()
+    with Operators() as ran:
+        layers(image.bfloat16())
+    assert ran.fused == 0
+
+
+def test_autocast_leaves_double_as_it_is():
+    conv = frozen(nn.Conv2d(8, 8, 1).double())
+    with torch.autocast('cpu', torch.bfloat16):
+        out = ConvAct(conv, GELU())(torch.randn(1, 8, 5, 5).double())
+    assert out.dtype == torch.double
+
+
+def test_symbolic_tracing():
+    block = micro_model(32).eval().network[0][0]
+    x = torch.randn(1, block.mlp.fc1[0].in_channels, 8, 8)
+    for module in (block.mlp, block.layer_scale_1):
+        traced = torch.fx.symbolic_trace(module)
+        assert_close(traced(x), module(x), 1e-5, type(module).__name__)
