@@ -61,6 +61,7 @@ def bench(
         UserError: A process failed.
     """
     measured: list[list[dict[str, Any]]] = []
+    flops: dict[str, float] = {}
     for run in range(1, runs + 1):
         measured.append([])
         for work in works:
@@ -68,11 +69,14 @@ def bench(
             out = scratch / f'{work.name}-{run}'
             found = _measure(work, threads, keep_memory, out)
             machine = found['machine']
+            # A work has the precisions of its own cases.
+            flops |= machine['matmul_flops']
             measured[-1] += [
                 dict(work=work.name, **{key: result[key] for key in _KEPT})
                 for result in found['results']
             ]
     machine.pop('rounds')
+    machine['matmul_flops'] = flops
     record = dict(
         version=mmtransxnet.__version__, machine=machine, runs=measured
     )

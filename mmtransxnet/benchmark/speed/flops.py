@@ -45,6 +45,19 @@ def _attention_backward(_: Any, *inputs: Any, **__: Any) -> int:
     return _attention(*inputs) * 5 // 2
 
 
+def _pointwise(
+    _: Any, weight: Sizes, third: Any, *___: Any, out_shape: Sizes, **__: Any
+) -> int:
+    """A product of all weights at each position of the output.
+
+    Where a map is added to the convolution, it is the second argument and the
+    weight the third.
+    """
+    if isinstance(third, tuple | list | torch.Size) and len(third) == 4:
+        weight = third
+    return 2 * out_shape[0] * prod(out_shape[2:]) * prod(weight)
+
+
 def _convolution_backward(
     grad: Sizes, x: Sizes, weight: Sizes, *rest: Any, **_: Any
 ) -> int:
@@ -65,5 +78,6 @@ FORMULAS = {
     ),
     # torch's counts a kernel's gradient as if there were no groups.
     _aten.convolution_backward: _convolution_backward,
+    torch.ops.mkldnn._convolution_pointwise: _pointwise,
 }
 """Formulas by operator, of the shapes of its arguments."""

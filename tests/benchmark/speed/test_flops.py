@@ -7,6 +7,9 @@ from torch import nn
 
 from mmtransxnet.benchmark.speed.flops import count_flops
 from mmtransxnet.kernels.attention import attention
+from mmtransxnet.kernels.channels_last import GELU
+from mmtransxnet.kernels.fused_convolution import conv_add
+from mmtransxnet.models.inference_form import ConvAct
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,12 @@ def test_parameters_as_arguments_in_inference_mode():
     with torch.inference_mode():
         count = count_flops(lambda: Added()(torch.zeros(2, 3), weight))
     assert count == 2 * 2 * 3 * 5
+
+
+def test_fused_convolutions_count_as_convolutions():
+    conv = nn.Conv2d(8, 6, 3, padding=1, groups=2).requires_grad_(False)
+    x, other = torch.randn(2, 8, 5, 7), torch.randn(2, 6, 5, 7)
+    expected = count_flops(lambda: conv(x))
+    assert expected == 2 * 2 * 6 * 4 * 9 * 5 * 7
+    assert count_flops(lambda: ConvAct(conv, GELU())(x)) == expected
+    assert count_flops(lambda: conv_add(conv, x, other)) == expected
