@@ -135,6 +135,15 @@ def test_low_precision(dtype, parameter):
         assert_close(mine.float(), theirs, 0.03, 'gradient')
 
 
+@pytest.mark.parametrize('rows', [20, 9], ids=['same', 'resized'])
+def test_no_images(rows):
+    args = inputs(20, 5, (rows, 5), torch.float32, batch=0)
+    out = attention(*args)
+    out.sum().backward()
+    assert out.shape == args[0].shape
+    assert not args[3].grad.any()
+
+
 def test_large_scores_stay_finite_in_half_precision():
     q, k, v, table = (t.detach() for t in inputs(70, 9, (20, 4)))
     args = [t.half().requires_grad_() for t in (300 * q, 300 * k, v, table)]

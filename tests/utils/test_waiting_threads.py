@@ -180,3 +180,10 @@ def test_importing_the_package_leaves_the_environment():
     variables = environment_of_a_user(OMP_NUM_THREADS=TOO_MANY)
 
     assert POLICY not in run_python(code, env=variables)
+
+
+def test_a_library_may_change_the_environment(monkeypatch):
+    monkeypatch.setattr(waiting_threads, '_sleep', lambda: True)
+    with sleeping_if_busy():
+        assert os.environ.pop(POLICY) == 'PASSIVE'
+    assert POLICY not in os.environ
