@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from mmtransxnet.kernels.act_norm_conv import act_norm_conv, has_kernel
 from mmtransxnet.kernels.batch_norm import (
     no_statistics_update,
     synchronised_norms,
@@ -95,9 +96,7 @@ def enhance_keeping_less(mixer: Any, x: Tensor) -> Any:
     if not is_recomputed(x, x.numel(), mixer.recompute, proj, proj):
         return NotImplemented
     conv, act, norm, squeeze, *others = proj
-    out = recompute(
-        lambda y: squeeze(norm(act(y))), conv(x), module=proj, random=False
-    )
+    out = _act_norm_conv(conv(x), act, norm, squeeze)
     for layer in others:
         out = layer(out)
     return x + out
@@ -116,15 +115,29 @@ def ffn_keeping_less(ffn: Any, x: Tensor) -> Any:
     expand, act, norm = ffn.fc1
     squeeze, last_norm = ffn.fc2
 
-    def mix(y: Tensor) -> Tensor:
-        return ffn.dwconv(norm(act(y)))
-
-    def contract(y: Tensor) -> Tensor:
-        return squeeze(ffn.drop(ffn.norm(ffn.act(y))))
-
-    out = recompute(mix, expand(x), module=ffn, random=False)
-    out = recompute(contract, out, module=ffn, random=ffn.drop.p > 0)
+    out = _act_norm_conv(expand(x), act, norm, ffn.dwconv)
+    out = _act_norm_conv(out, ffn.act, ffn.norm, squeeze, ffn.drop)
     return ffn.drop(last_norm(out))
+
+
+def _act_norm_conv(
+    x: Tensor,
+    act: nn.Module,
+    norm: nn.Module,
+    conv: nn.Module,
+    drop: nn.Dropout | None = None,
+) -> Tensor:
+    """``conv(drop(norm(act(x))))`` with only x kept."""
+    dropped = drop is not None and drop.p > 0
+    if not dropped and has_kernel(x, act, norm, conv):
+        return act_norm_conv(x, act, norm, conv)
+    parts = nn.ModuleList((act, norm, conv))
+
+    def compute(y: Tensor) -> Tensor:
+        y = norm(act(y))
+        return conv(y if drop is None else drop(y))
+
+    return recompute(compute, x, module=parts, random=dropped)
 
 
 def is_recomputed(
