@@ -27,7 +27,9 @@ from mmtransxnet.kernels.depthwise import (
 from mmtransxnet.kernels.settings import settings_of
 
 
-def has_kernel(x: Tensor, act: nn.Module, norm: Any, conv: nn.Module) -> bool:
+def computes(
+    x: Tensor, act: nn.Module | None, norm: Any, conv: nn.Module
+) -> bool:
     """Whether :func:`act_norm_conv` computes what these modules compute.
 
     Not so for other modules, in low precision, and where a hook or a
@@ -35,25 +37,22 @@ def has_kernel(x: Tensor, act: nn.Module, norm: Any, conv: nn.Module) -> bool:
     """
     convs = _convs(conv)
     return (
-        settings_of(x).fast_depthwise
-        and x.dtype.itemsize >= 4
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled(x.device.type)
-        and type(act) is GELU
-        and _uses_batch(norm)
+        x.is_contiguous(memory_format=torch.channels_last)
+        and (act is None or _is_gelu(act))
+        and uses_batch(norm, x)
         and (_is_pointwise(conv) or all(map(_has_residual, convs)))
-        and not any(map(_must_be_called, (act, norm, conv, *convs)))
+        and not any(map(must_be_called, (conv, *convs)))
     )
 
 
 def act_norm_conv(
-    x: Tensor, act: nn.Module, norm: Any, conv: nn.Module
+    x: Tensor, act: nn.Module | None, norm: Any, conv: nn.Module
 ) -> Tensor:
-    """``conv(norm(act(x)))``, where :func:`has_kernel`.
+    """``conv(norm(act(x)))``, where :func:`computes`.
 
     Args:
         x: Feature map ``(B, C, H, W)``.
-        act: The activation.
+        act: The activation, if there is one.
         norm: The batch norm.
         conv: A 1x1 convolution, or a module whose ``proj`` holds depthwise
             convolutions of consecutive channels, with residual.
@@ -76,8 +75,34 @@ def act_norm_conv(
     )
 
 
+def norm_and_scale(x: Tensor, norm: Any, scale: Any) -> Tensor:
+    """``scale(norm(x))`` as one norm, where :func:`uses_batch` of it.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        norm: The batch norm.
+        scale: A :class:`~mmtransxnet.models.layers.LayerScale`.
+    """
+    norm.num_batches_tracked.add_(1)
+    weight = scale.weight.flatten()
+    return F.batch_norm(
+        x,
+        norm.running_mean,
+        norm.running_var,
+        norm.weight * weight,
+        norm.bias * weight + scale.bias,
+        True,
+        norm.momentum,
+        norm.eps,
+    )
+
+
 def _convs(conv: Any) -> list[Any]:
     return [conv] if isinstance(conv, nn.Conv2d) else list(conv.proj)
+
+
+def _is_gelu(act: nn.Module) -> bool:
+    return type(act) is GELU and not must_be_called(act)
 
 
 def _is_pointwise(conv: Any) -> bool:
@@ -93,18 +118,26 @@ def _has_residual(conv: Any) -> bool:
     return type(conv) is DepthwiseConv2d and conv.residual
 
 
-def _uses_batch(norm: Any) -> bool:
-    """Whether a norm uses, and updates, statistics of this process alone."""
+def uses_batch(norm: Any, x: Tensor) -> bool:
+    """Whether a kernel may compute a norm, in full precision.
+
+    It uses, and updates, the statistics of this process alone.
+    """
     return (
-        type(norm) in LOCAL_NORMS
+        settings_of(x).fast_depthwise
+        and x.dtype.itemsize >= 4
+        and not torch.is_autocast_enabled(x.device.type)
+        and type(norm) in LOCAL_NORMS
         and norm.training
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
+        and not must_be_called(norm)
     )
 
 
-def _must_be_called(module: nn.Module) -> bool:
+def must_be_called(module: nn.Module) -> bool:
+    """Whether a hook or a replacement has to see that a module is called."""
     return 'forward' in vars(module) or has_hooks(module)
 
 
@@ -211,7 +244,7 @@ class _Depthwise(_Kernel):
 class _ActNormConv(torch.autograd.Function):
     """``conv(norm(act(x)))``, see :func:`act_norm_conv`.
 
-    With ``h = act(x)``, the norm computes ``n = weight * z + bias`` from
+    With ``h = act(x)``, or x, the norm computes ``n = weight * z + bias`` from
     ``z = (h - mean) * invstd``, where mean and invstd depend on h.
     """
 
@@ -219,7 +252,7 @@ class _ActNormConv(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        act: GELU,
+        act: GELU | None,
         norm: Any,
         kernel: type[_Kernel],
         norm_weight: Tensor,
@@ -227,9 +260,10 @@ class _ActNormConv(torch.autograd.Function):
         bias: Tensor | None,
         *weights: Tensor,
     ) -> Tensor:
-        out = act(x)
+        activated = x if act is None else act(x)
+        out = torch.empty_like(x) if act is None else activated
         _, mean, invstd = torch.ops.aten.native_batch_norm.out(
-            out,
+            activated,
             norm_weight,
             norm_bias,
             norm.running_mean,
@@ -254,7 +288,7 @@ class _ActNormConv(torch.autograd.Function):
         kernel: type[_Kernel] = ctx.kernel
         needs_bias, *needed = ctx.needs_input_grad[6:]
         grad = grad.contiguous(memory_format=torch.channels_last)
-        z = ctx.act(x)
+        z = x.clone() if ctx.act is None else ctx.act(x)
         _affine_(z, invstd, -mean * invstd)
         d_n = kernel.input_gradient(grad, z, weights)
         d_weight, d_shift = _norm_gradients(d_n, z)
@@ -264,7 +298,8 @@ class _ActNormConv(torch.autograd.Function):
         scale = weight * invstd
         d_n.addcmul_(z, _per_channel(-d_weight / count))
         _affine_(d_n, scale, -scale * d_shift / count)
-        _gelu_backward_(d_n, x, ctx.act)
+        if ctx.act is not None:
+            _gelu_backward_(d_n, x, ctx.act)
         _affine_(z, weight, shift)  # n
         return (
             d_n,

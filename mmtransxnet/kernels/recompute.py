@@ -10,13 +10,19 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from mmtransxnet.kernels.act_norm_conv import act_norm_conv, has_kernel
+from mmtransxnet.kernels.act_norm_conv import (
+    act_norm_conv,
+    computes,
+    norm_and_scale,
+    uses_batch,
+)
 from mmtransxnet.kernels.batch_norm import (
     no_statistics_update,
     synchronised_norms,
 )
 from mmtransxnet.kernels.depthwise import has_hooks
-from mmtransxnet.kernels.formula import in_place_of
+from mmtransxnet.kernels.formula import has_kernel, in_place_of
+from mmtransxnet.kernels.layer_scale import scale_and_shift
 from mmtransxnet.kernels.settings import PLAIN, settings_of
 
 MODES = ('off', 'on', 'auto')
@@ -109,15 +115,48 @@ def ffn_keeping_less(ffn: Any, x: Tensor) -> Any:
         ffn: A :class:`~mmtransxnet.models.ms_ffn.MSFFN`.
         x: Feature map ``(B, C, H, W)``.
     """
-    hidden = x.size(0) * sum(ffn.dwconv.splits) * x.size(2) * x.size(3)
-    if not is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2):
+    if not _ffn_is_recomputed(ffn, x):
         return NotImplemented
-    expand, act, norm = ffn.fc1
-    squeeze, last_norm = ffn.fc2
+    out = _after_expansion(ffn, ffn.fc1[0](x))
+    return ffn.drop(ffn.fc2[1](out))
 
-    out = _act_norm_conv(expand(x), act, norm, ffn.dwconv)
-    out = _act_norm_conv(out, ffn.act, ffn.norm, squeeze, ffn.drop)
-    return ffn.drop(last_norm(out))
+
+def scaled_ffn_keeping_less(block: Any, x: Tensor) -> Any:
+    """``layer_scale_2(mlp(norm2(x)))`` with one map of C channels kept.
+
+    Without the kernel, four are kept: before and after each norm. The
+    expansion's input is computed again; LayerScale becomes part of the last
+    norm, whose weight and bias it scales.
+
+    Args:
+        block: A :class:`~mmtransxnet.models.block.Block`.
+        x: Feature map ``(B, C, H, W)``.
+    """
+    ffn, scale = block.mlp, block.layer_scale_2
+    if (
+        not has_kernel(ffn, ffn_keeping_less)
+        or not has_kernel(scale, scale_and_shift)
+        or any(map(has_hooks, (ffn, scale)))
+        or not _ffn_is_recomputed(ffn, x)
+        or not computes(x, None, block.norm2, ffn.fc1[0])
+        or not uses_batch(ffn.fc2[1], x)
+        or ffn.drop.p > 0
+    ):
+        return NotImplemented
+    out = act_norm_conv(x, None, block.norm2, ffn.fc1[0])
+    return norm_and_scale(_after_expansion(ffn, out), ffn.fc2[1], scale)
+
+
+def _ffn_is_recomputed(ffn: Any, x: Tensor) -> bool:
+    hidden = x.size(0) * sum(ffn.dwconv.splits) * x.size(2) * x.size(3)
+    return is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2)
+
+
+def _after_expansion(ffn: Any, x: Tensor) -> Tensor:
+    """MS-FFN between its first convolution and its last norm."""
+    _, act, norm = ffn.fc1
+    x = _act_norm_conv(x, act, norm, ffn.dwconv)
+    return _act_norm_conv(x, ffn.act, ffn.norm, ffn.fc2[0], ffn.drop)
 
 
 def _act_norm_conv(
@@ -129,7 +168,7 @@ def _act_norm_conv(
 ) -> Tensor:
     """``conv(drop(norm(act(x))))`` with only x kept."""
     dropped = drop is not None and drop.p > 0
-    if not dropped and has_kernel(x, act, norm, conv):
+    if not dropped and computes(x, act, norm, conv):
         return act_norm_conv(x, act, norm, conv)
     parts = nn.ModuleList((act, norm, conv))
 

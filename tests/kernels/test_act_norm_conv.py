@@ -8,7 +8,7 @@ from mmengine.model.utils import _BatchNormXd
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from mmtransxnet.kernels.act_norm_conv import act_norm_conv, has_kernel
+from mmtransxnet.kernels.act_norm_conv import act_norm_conv, computes
 from mmtransxnet.kernels.batch_norm import no_statistics_update
 from mmtransxnet.kernels.channels_last import GELU
 from mmtransxnet.kernels.settings import plain
@@ -73,6 +73,21 @@ def test_values_far_from_zero_keep_their_precision(conv):
     """The mean is subtracted before anything is summed."""
     x = image(torch.float32, mean=50.0)
     compare(parts(conv, torch.float32), x, 1e-3)
+
+
+def test_a_norm_without_an_activation():
+    modules = parts()
+    modules[0] = nn.Identity()
+    formula, x = copy.deepcopy(modules), image()
+    out = act_norm_conv(x, None, modules[1], modules[2])
+    expected = nn.Sequential(*formula)(x)
+    assert_close(out, expected, 1e-12, 'output')
+    for mine, wanted in zip(
+        gradients(out, x, modules),
+        gradients(expected, x, formula),
+        strict=True,
+    ):
+        assert_close(mine, wanted, 1e-12, tuple(wanted.shape))
 
 
 @pytest.mark.parametrize('name', ['0', '1', '2'])
@@ -162,16 +177,16 @@ def changed(modules, change):
     ids=lambda m: str(m)[:60],
 )
 def test_other_modules_are_called(modules):
-    assert not has_kernel(image(), *modules)
+    assert not computes(image(), *modules)
 
 
 def test_where_it_applies():
     modules = parts()
-    assert has_kernel(image(), *modules)
-    assert has_kernel(image(), *normalised(parts(), _BatchNormXd(12)))
-    assert not has_kernel(image().contiguous(), *modules)
-    assert not has_kernel(image(torch.bfloat16), *modules)
+    assert computes(image(), *modules)
+    assert computes(image(), *normalised(parts(), _BatchNormXd(12)))
+    assert not computes(image().contiguous(), *modules)
+    assert not computes(image(torch.bfloat16), *modules)
     with torch.autocast('cpu'):
-        assert not has_kernel(image(torch.float32), *modules)
+        assert not computes(image(torch.float32), *modules)
     with plain():
-        assert not has_kernel(image(), *modules)
+        assert not computes(image(), *modules)

@@ -123,7 +123,23 @@ def test_two_backward_passes(kwargs):
     assert_same_buffers(buffers(model), state, 0)
 
 
-@pytest.mark.parametrize('part', ['mlp.fc1', 'mlp.fc2', 'token_mixer.proj'])
+@pytest.mark.parametrize(
+    'part',
+    [
+        'norm2',
+        'mlp',
+        'mlp.fc1',
+        'mlp.fc1.0',
+        'mlp.fc1.1',
+        'mlp.dwconv',
+        'mlp.norm',
+        'mlp.fc2',
+        'mlp.fc2.1',
+        'layer_scale_2',
+        'token_mixer.proj',
+        'token_mixer.proj.3',
+    ],
+)
 def test_who_listens_to_a_container_is_called(part):
     model = micro_model(recompute='on').train()
     heard = []
