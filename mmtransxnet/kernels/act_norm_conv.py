@@ -27,9 +27,7 @@ from mmtransxnet.kernels.depthwise import (
 from mmtransxnet.kernels.settings import settings_of
 
 
-def computes(
-    x: Tensor, act: nn.Module | None, norm: Any, conv: nn.Module
-) -> bool:
+def computes(x: Tensor, act: nn.Module, norm: Any, conv: nn.Module) -> bool:
     """Whether :func:`act_norm_conv` computes what these modules compute.
 
     Not so for other modules, in low precision, and where a hook or a
@@ -38,7 +36,8 @@ def computes(
     convs = _convs(conv)
     return (
         x.is_contiguous(memory_format=torch.channels_last)
-        and (act is None or _is_gelu(act))
+        and type(act) is GELU
+        and not must_be_called(act)
         and uses_batch(norm, x)
         and (_is_pointwise(conv) or all(map(_has_residual, convs)))
         and not any(map(must_be_called, (conv, *convs)))
@@ -46,13 +45,13 @@ def computes(
 
 
 def act_norm_conv(
-    x: Tensor, act: nn.Module | None, norm: Any, conv: nn.Module
+    x: Tensor, act: nn.Module, norm: Any, conv: nn.Module
 ) -> Tensor:
     """``conv(norm(act(x)))``, where :func:`computes`.
 
     Args:
         x: Feature map ``(B, C, H, W)``.
-        act: The activation, if there is one.
+        act: The activation.
         norm: The batch norm.
         conv: A 1x1 convolution, or a module whose ``proj`` holds depthwise
             convolutions of consecutive channels, with residual.
@@ -99,10 +98,6 @@ def norm_and_scale(x: Tensor, norm: Any, scale: Any) -> Tensor:
 
 def _convs(conv: Any) -> list[Any]:
     return [conv] if isinstance(conv, nn.Conv2d) else list(conv.proj)
-
-
-def _is_gelu(act: nn.Module) -> bool:
-    return type(act) is GELU and not must_be_called(act)
 
 
 def _is_pointwise(conv: Any) -> bool:
@@ -244,7 +239,7 @@ class _Depthwise(_Kernel):
 class _ActNormConv(torch.autograd.Function):
     """``conv(norm(act(x)))``, see :func:`act_norm_conv`.
 
-    With ``h = act(x)``, or x, the norm computes ``n = weight * z + bias`` from
+    With ``h = act(x)``, the norm computes ``n = weight * z + bias`` from
     ``z = (h - mean) * invstd``, where mean and invstd depend on h.
     """
 
@@ -252,7 +247,7 @@ class _ActNormConv(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        act: GELU | None,
+        act: GELU,
         norm: Any,
         kernel: type[_Kernel],
         norm_weight: Tensor,
@@ -260,10 +255,9 @@ class _ActNormConv(torch.autograd.Function):
         bias: Tensor | None,
         *weights: Tensor,
     ) -> Tensor:
-        activated = x if act is None else act(x)
-        out = torch.empty_like(x) if act is None else activated
+        out = act(x)
         _, mean, invstd = torch.ops.aten.native_batch_norm.out(
-            activated,
+            out,
             norm_weight,
             norm_bias,
             norm.running_mean,
@@ -288,7 +282,7 @@ class _ActNormConv(torch.autograd.Function):
         kernel: type[_Kernel] = ctx.kernel
         needs_bias, *needed = ctx.needs_input_grad[6:]
         grad = grad.contiguous(memory_format=torch.channels_last)
-        z = x.clone() if ctx.act is None else ctx.act(x)
+        z = ctx.act(x)
         _affine_(z, invstd, -mean * invstd)
         d_n = kernel.input_gradient(grad, z, weights)
         d_weight, d_shift = _norm_gradients(d_n, z)
@@ -298,8 +292,7 @@ class _ActNormConv(torch.autograd.Function):
         scale = weight * invstd
         d_n.addcmul_(z, _per_channel(-d_weight / count))
         _affine_(d_n, scale, -scale * d_shift / count)
-        if ctx.act is not None:
-            _gelu_backward_(d_n, x, ctx.act)
+        _gelu_backward_(d_n, x, ctx.act)
         _affine_(z, weight, shift)  # n
         return (
             d_n,

@@ -138,12 +138,17 @@ def scaled_ffn_keeping_less(block: Any, x: Tensor) -> Any:
         or not has_kernel(scale, scale_and_shift)
         or any(map(has_hooks, (ffn, scale)))
         or not _ffn_is_recomputed(ffn, x)
-        or not computes(x, None, block.norm2, ffn.fc1[0])
+        or synchronised_norms(block.norm2)
         or not uses_batch(ffn.fc2[1], x)
         or ffn.drop.p > 0
     ):
         return NotImplemented
-    out = act_norm_conv(x, None, block.norm2, ffn.fc1[0])
+    out = recompute(
+        lambda y: ffn.fc1[0](block.norm2(y)),
+        x,
+        module=block.norm2,
+        random=False,
+    )
     return norm_and_scale(_after_expansion(ffn, out), ffn.fc2[1], scale)
 
 

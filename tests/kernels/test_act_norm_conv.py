@@ -75,21 +75,6 @@ def test_values_far_from_zero_keep_their_precision(conv):
     compare(parts(conv, torch.float32), x, 1e-3)
 
 
-def test_a_norm_without_an_activation():
-    modules = parts()
-    modules[0] = nn.Identity()
-    formula, x = copy.deepcopy(modules), image()
-    out = act_norm_conv(x, None, modules[1], modules[2])
-    expected = nn.Sequential(*formula)(x)
-    assert_close(out, expected, 1e-12, 'output')
-    for mine, wanted in zip(
-        gradients(out, x, modules),
-        gradients(expected, x, formula),
-        strict=True,
-    ):
-        assert_close(mine, wanted, 1e-12, tuple(wanted.shape))
-
-
 @pytest.mark.parametrize('name', ['0', '1', '2'])
 def test_frozen_parts(name):
     modules = parts()
