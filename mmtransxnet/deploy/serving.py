@@ -12,7 +12,12 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -399,7 +404,7 @@ async def _read_body(request: Request, most: int) -> bytes:
         raise HTTPException(400, 'the body is not complete') from None
 
 
-async def _limited(request: Request, most: int) -> AsyncIterator[bytes]:
+async def _limited(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     """The parts of a body, up to a number of bytes."""
     total = 0
     async for part in request.stream():
