@@ -50,6 +50,11 @@ def parse_args() -> argparse.Namespace:
         choices=list(ENGINES),
         help='runs an exported folder; by default the first that is installed',
     )
+    parser.add_argument(
+        '--bf16',
+        action='store_true',
+        help='run an exported folder in bfloat16 (OpenVINO)',
+    )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out} must end in .pkl or .pickle')
@@ -67,9 +72,10 @@ def check_flags(args: argparse.Namespace) -> None:
                 'runs in one process and as it was exported; leave the flag '
                 'out'
             )
-    elif args.engine:
+    elif args.engine or args.bf16:
         raise UserError(
-            f'--engine: {args.checkpoint} is not a folder of tools/export.py'
+            f'--{"engine" if args.engine else "bf16"}: {args.checkpoint} is '
+            'not a folder of tools/export.py'
         )
 
 
@@ -125,7 +131,9 @@ def evaluate(args: argparse.Namespace) -> None:
     config = load_run(args)
     apply_flags(config, args)
     if Path(args.checkpoint).is_dir():
-        config = exported_config(config, args.checkpoint, args.engine)
+        config = exported_config(
+            config, args.checkpoint, args.engine, args.bf16
+        )
         runner = build_runner(config, ['test'])
         check_classes(runner)
     else:

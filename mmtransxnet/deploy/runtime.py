@@ -219,7 +219,7 @@ _WEIGHT_BITS = 11
 """Fixed-point bits of OpenCV's weights of bilinear interpolation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """A picture as the model takes it.
 
@@ -391,7 +391,7 @@ def apply_steps(
 # ---- Masks -------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patch:
     """A mask that is zero outside of a rectangle of the picture.
 
@@ -493,7 +493,7 @@ def _interpolation(
 # ---- Results -----------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classification:
     """The classes of a picture.
 
@@ -516,7 +516,7 @@ class Classification:
         return float(self.scores.max())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detections:
     """The objects in a picture.
 
@@ -568,7 +568,7 @@ class Detections:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """The classes of the pixels of a picture.
 

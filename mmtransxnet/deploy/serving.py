@@ -123,7 +123,7 @@ class Metrics:
 # ---- Micro-batching ----------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     """A picture in the queue."""
 
@@ -248,6 +248,7 @@ class Service:
         self._limits = limits
         self._metrics = Metrics()
         self._batcher: Batcher
+        self._task: asyncio.Task
         # Decoding and encoding, beside the engine.
         self._workers = ThreadPoolExecutor(2, 'pictures')
 
@@ -260,12 +261,14 @@ class Service:
             self._limits,
             self._metrics,
         )
-        task = asyncio.create_task(self._batcher.run())
+        self._task = asyncio.create_task(self._batcher.run())
         yield
-        task.cancel()
+        self._task.cancel()
 
     async def health(self) -> dict[str, Any]:
-        """The model, once it can be used."""
+        """The model, as long as it can be used."""
+        if self._task.done():
+            raise HTTPException(503, 'the batches have stopped')
         return {
             'status': 'ok',
             'task': self._model.task,

@@ -1,0 +1,1 @@
+"""Metric, size, speed and memory of models in every exported format."""
