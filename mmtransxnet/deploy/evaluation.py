@@ -197,6 +197,10 @@ def _classify(
 def _detect(
     model: runtime.Model, pictures: list[np.ndarray], samples: list[Any]
 ) -> list[Any]:
+    from mmdet.models.utils import samplelist_boxtype2tensor
+
+    # Drawing takes tensors for the annotated boxes, too.
+    samplelist_boxtype2tensor(samples)
     # As mmdet, all of a batch are padded to the largest.
     results = model.detections(
         model.run(pictures),

@@ -18,7 +18,7 @@ from tests.support.exported import write_exported
 from tests.support.models import fill_by_name
 from tests.support.suite_configs import build
 
-# A configuration of each task whose graphs exist, and its main metric.
+# And the main metric.
 CASES = {
     'classification/transxnet_t_digits': 'accuracy/top1',
     'segmentation/sfpn_transxnet_t_digits': 'mIoU',
@@ -53,16 +53,18 @@ def test_metrics_equal_those_of_pytorch(name, tmp_path, digits):
     checkpoint = tmp_path / 'weights.pth'
     torch.save({'state_dict': model.state_dict()}, checkpoint)
     runner = build_runner(copy.deepcopy(config), ['test'])
-    meta = runner.test_dataloader.dataset.metainfo
+    dataset = runner.test_dataloader.dataset
+    height, width = dataset[0]['inputs'].shape[1:]
     runner.load_checkpoint(str(checkpoint))
     expected = runner.test()
     folder = tmp_path / 'exported'
     export(
         model,
         config,
-        Request(folder, ('onnx',)),
+        # Constant sizes convert sooner; the last batch is not full.
+        Request(folder, ('onnx',), batch=2, size=(height, width)),
         checkpoint=checkpoint,
-        dataset_meta=meta,
+        dataset_meta=dataset.metainfo,
         report=lambda line: None,
     )
     runner = build_runner(exported_config(config, folder), ['test'])
@@ -71,6 +73,27 @@ def test_metrics_equal_those_of_pytorch(name, tmp_path, digits):
     for key, value in expected.items():
         if 'time' not in key:
             assert metrics[key] == pytest.approx(value, abs=0.1)
+
+
+def test_folders_of_something_else_are_refused(tmp_path):
+    config = short_config('segmentation/sfpn_transxnet_t_digits')
+    with pytest.raises(UserError, match='is not an exported model'):
+        exported_config(config, tmp_path)
+    folder = write_exported(tmp_path, 'detection')
+    with pytest.raises(UserError, match='is exported for detection and'):
+        exported_config(config, folder)
+    with pytest.raises(UserError, match='no file for openvino'):
+        exported_config(config, folder, 'openvino')
+
+
+def test_hooks_of_the_model_are_left_out(tmp_path):
+    folder = write_exported(tmp_path, 'segmentation')
+    config = short_config('segmentation/sfpn_transxnet_t_digits')
+    hooks = [dict(type='EMAHook'), dict(type='ProfilerHook')]
+    config.custom_hooks = hooks
+    changed = exported_config(config, folder)
+    assert changed.custom_hooks == hooks[1:]
+    assert config.custom_hooks == hooks
 
 
 def test_a_pipeline_that_normalises_is_refused(tmp_path):

@@ -313,3 +313,35 @@ def test_names_of_drawings_are_unique(tmp_path):
     assert len(set(found.values())) == len(found) == 4
     again = runtime.find_pictures([str(tmp_path / 'x'), str(tmp_path / 'x')])
     assert list(again.values()) == [Path('a.png')]
+
+
+# ---- With nothing else installed
+
+NEEDED = ('numpy', 'numpy.libs', 'PIL', 'pillow.libs')
+ENGINE_PACKAGES = {
+    'onnxruntime': ('onnxruntime', 'flatbuffers', 'google', 'packaging'),
+    'openvino': ('openvino', 'openvino_telemetry'),
+}
+
+
+@pytest.mark.parametrize('engine', runtime.ENGINES)
+def test_needs_numpy_pillow_and_an_engine_only(folders, tmp_path, engine):
+    """As in a fresh environment: the path has these packages only."""
+    site = tmp_path / 'site'
+    site.mkdir()
+    installed = Path(np.__file__).parents[1]
+    for name in (*NEEDED, *ENGINE_PACKAGES[engine]):
+        if (installed / name).exists():
+            (site / name).symlink_to(installed / name)
+    path = tmp_path / 'a.png'
+    Image.fromarray(red(204)).save(path)
+    script = folders['detection'] / 'predict.py'
+    code = (
+        f'import sys, runpy; sys.path.append({str(site)!r})\n'
+        f'sys.argv = ["predict.py", {str(path)!r}, "--engine", {engine!r}]\n'
+        f'runpy.run_path({str(script)!r}, run_name="__main__")'
+    )
+    # Isolated, without the packages of this environment.
+    done = run([sys.executable, '-I', '-S', '-c', code], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert '2 objects' in done.stdout

@@ -37,7 +37,7 @@ def served(tmp_path_factory, request):
     """A server of each task with small limits, and its folder."""
     folder = tmp_path_factory.mktemp(request.param)
     write_exported(folder, request.param)
-    flags = ('--max-mib', '1', '--max-megapixels', '0.1', '--timeout', '5')
+    flags = ('--max-mib', '1', '--max-megapixels', '0.1', '--timeout', '2')
     with serving(SERVE, folder, *flags) as server:
         yield server, folder
 
@@ -199,14 +199,14 @@ def test_overload_loses_and_mixes_up_nothing(detector):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_memory_stays_flat(detector):
+    pictures = sample_pictures(4, [192])
     with serving(SERVE, detector) as server:
-        asyncio.run(load(server.url, PICTURES, 300, 8))
+        asyncio.run(load(server.url, pictures, 100, 8))
         first = server.memory()
-        asyncio.run(load(server.url, PICTURES, 600, 8))
+        asyncio.run(load(server.url, pictures, 300, 8))
         second = server.memory()
-    # Of 600 requests, one byte of each 100 would stay behind.
-    sent = sum(map(len, PICTURES)) * 100
-    assert second - first < max(sent / 2**20 / 2, 4)
+    # A part of what the pictures of the requests need.
+    assert second - first < 300 * 192 * 192 * 3 / 2**20 / 4
 
 
 def test_sigterm_finishes_what_is_in_flight(detector):

@@ -1,12 +1,16 @@
 """tools/test.py with exported folders, whose predictions are known."""
 
+import argparse
 import json
 import pickle
+import runpy
 
 import numpy as np
 import pytest
 
+from mmtransxnet.utils.errors import UserError
 from tests.support.exported import write_exported
+from tests.support.paths import ROOT
 
 DIGITS = [str(digit) for digit in range(10)]
 CLASSES = {
@@ -85,22 +89,28 @@ def check_labels(prediction):
     assert set(np.unique(labels)) <= {0, 1}
 
 
-def test_refusals_are_one_line(tool, configs, tmp_path):
-    folder = export(tmp_path / 'exported', 'detector')
+def test_other_classes_are_one_line(tool, configs, tmp_path):
+    folder = export(tmp_path / 'other', 'detector', classes=['cat', 'dog'])
     work = ('--work-dir', tmp_path / 'work')
-    config = configs['detector']
-    cases = [
-        (config, [folder, '--fold'], '--fold: '),
-        (config, [folder, '--tta'], '--tta: '),
-        (config, [tmp_path], 'is not an exported model'),
-        (configs['classifier'], [folder], 'is exported for detection'),
-        (config, [folder, '--engine', 'openvino'], 'no file for openvino'),
-        (config, ['a.pth', '--engine', 'openvino'], '--engine: a.pth is not'),
-    ]
-    export(tmp_path / 'other', 'detector', classes=['cat', 'dog'])
-    cases.append((config, [tmp_path / 'other'], 'classes of the test data'))
-    for file, arguments, message in cases:
-        status, log = tool('test.py', file, *arguments, *work)
-        assert status == 2, log
-        (line,) = [x for x in log.splitlines() if x.startswith('error: ')]
-        assert message in line
+    status, log = tool('test.py', configs['detector'], folder, *work)
+    assert status == 2, log
+    (line,) = [x for x in log.splitlines() if x.startswith('error: ')]
+    assert 'classes of the test data (10)' in line
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(fold=True), '--fold: .* is an exported model'),
+        (dict(tta=True), '--tta: '),
+        (dict(launcher='pytorch'), '--launcher: '),
+        (dict(checkpoint='a.pth', engine='openvino'), '--engine: a.pth is'),
+        (dict(checkpoint='a.pth', bf16=True), '--bf16: a.pth is not'),
+    ],
+)
+def test_flags_that_do_not_belong(tmp_path, changes, message):
+    program = runpy.run_path(str(ROOT / 'tools/test.py'))
+    flags = dict(fold=False, tta=False, launcher='none', bf16=False)
+    args = dict(checkpoint=str(tmp_path), engine=None, **flags) | changes
+    with pytest.raises(UserError, match=message):
+        program['check_flags'](argparse.Namespace(**args))
