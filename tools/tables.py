@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from mmtransxnet.benchmark.formats.table import formats_table
+from mmtransxnet.benchmark.formats import formats_table
 from mmtransxnet.benchmark.speed.records import read_records
 from mmtransxnet.benchmark.speed.tables import SPEED_TABLES
 from mmtransxnet.utils.errors import report_user_errors

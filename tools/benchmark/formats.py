@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 
-from mmtransxnet.benchmark.formats import worker
-from mmtransxnet.benchmark.formats.table import FOLDER, FORMS, PYTORCH, Form
+from mmtransxnet.benchmark.formats import FOLDER, FORMS, PYTORCH, Form
 from mmtransxnet.benchmark.paths import ROOT
 from mmtransxnet.benchmark.pipeline import PRETRAINING, Steps
 from mmtransxnet.benchmark.speed.machine import describe
@@ -43,6 +42,7 @@ MODELS: dict[str, list[tuple[str, str, float]]] = {
     ],
 }
 PICTURES = 16
+WORKER = Path(__file__).with_name('format_worker.py')
 
 
 def parse_args() -> argparse.Namespace:
@@ -107,7 +107,7 @@ def pictures_of(config: str) -> list[str]:
 
 def timed(*arguments: str) -> dict[str, float]:
     """Run the worker in a process of its own."""
-    words = [sys.executable, worker.__file__, *arguments]
+    words = [sys.executable, str(WORKER), *arguments]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f'{arguments[:3]}: {done.stderr.strip()[-500:]}')

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmtransxnet.benchmark.formats import worker
-from mmtransxnet.benchmark.formats.table import (
+from mmtransxnet.benchmark.formats import (
     FORMS,
     NOT_MEASURED,
     formats_table,
@@ -16,7 +15,10 @@ from mmtransxnet.benchmark.formats.table import (
 from mmtransxnet.deploy import runtime
 from mmtransxnet.utils.errors import UserError
 from tests.support.exported import write_exported
+from tests.support.paths import ROOT
 from tests.support.tools import run
+
+WORKER = ROOT / 'tools/benchmark/format_worker.py'
 
 
 def write(folder, content):
@@ -59,7 +61,7 @@ def test_worker_measures_without_pytorch(tmp_path):
         'import sys, runpy\n'
         'for name in ("torch", "mmengine", "mmtransxnet", "cv2"):\n'
         '    sys.modules[name] = None\n'
-        f'runpy.run_path({worker.__file__!r}, run_name="__main__")'
+        f'runpy.run_path({str(WORKER)!r}, run_name="__main__")'
     )
     words = [sys.executable, '-c', code, 'exported', folder, 'onnxruntime']
     done = run([*words, '0', path])

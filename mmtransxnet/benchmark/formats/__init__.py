@@ -1,1 +1,0 @@
-"""Metric, size, speed and memory of models in every exported format."""
