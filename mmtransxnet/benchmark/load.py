@@ -90,7 +90,8 @@ def sample_pictures(count: int, sizes: Sequence[int]) -> list[bytes]:
     pictures = []
     for index in range(count):
         draw = np.random.default_rng(index)
-        width, height = sizes[index % len(sizes)], sizes[-1 - index % 2]
+        width = sizes[index % len(sizes)]
+        height = sizes[(index + index // len(sizes)) % len(sizes)]
         pixels = draw.integers(0, 64, (height, width, 3))
         pixels = pixels + draw.integers(0, 192, 3)
         file = io.BytesIO()
