@@ -60,6 +60,7 @@ setup(
         'openmmlab': requirements('openmmlab'),
         'digits': requirements('digits'),
         'export': requirements('export'),
+        'serve': requirements('serve'),
         'tests': requirements('tests'),
         'timm': ['timm>=1.0.31'],
     },

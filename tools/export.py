@@ -16,6 +16,7 @@ from mmtransxnet.apis.inference import dataset_meta
 from mmtransxnet.deploy.calibration import calibration_pictures
 from mmtransxnet.deploy.export import Request, check_request, export
 from mmtransxnet.deploy.formats import FORMATS, PRECISIONS
+from mmtransxnet.deploy.layouts import LAYOUTS, write_layout
 from mmtransxnet.deploy.quantisation import check_loss
 from mmtransxnet.engine import (
     UserError,
@@ -80,6 +81,15 @@ def parse_args() -> argparse.Namespace:
         '--allow-loss',
         action='store_true',
         help='write an int8 model that loses more',
+    )
+    parser.add_argument(
+        '--layout',
+        choices=LAYOUTS,
+        help='also add the model to the model repository --repository',
+    )
+    parser.add_argument(
+        '--repository',
+        help='of --layout; the folder models beside --out by default',
     )
     args = parser.parse_args()
     try:
@@ -174,6 +184,10 @@ def main() -> None:
             ),
             judge=int8_judge(args, config, checkpoint) if int8 else None,
         )
+        if args.layout:
+            repository = args.repository or request.out.parent / 'models'
+            write_layout(request.out, Path(repository), args.layout)
+            print(f'{repository} has the model for {args.layout}')
 
 
 if __name__ == '__main__':
