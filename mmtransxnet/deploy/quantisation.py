@@ -1,5 +1,6 @@
 """int8 by NNCF's post-training quantisation."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ def quantise(model: Any, calibration: Sequence[Arrays]) -> Any:
     """
     import nncf
 
+    # It lists every operator that it leaves as it is.
+    nncf.set_log_level(logging.ERROR)
     data = nncf.Dataset(calibration, dict)
     return nncf.quantize(
         model,
@@ -40,14 +43,32 @@ def quantise(model: Any, calibration: Sequence[Arrays]) -> Any:
     )
 
 
+# Products of attention, pooling and position tables; IDConv with any batch;
+# rows of position tables.
+_PRECISE = ('MatMul', 'Softmax', 'TensorIterator', 'Gather')
+
+
 def _kept_precise(model: Any) -> list[str]:
-    """Names of the products of attention, pooling and position tables."""
-    kept = ('MatMul', 'Softmax', 'TensorIterator')
+    """Names of the operators that are not quantised."""
     return [
         op.get_friendly_name()
         for op in model.get_ops()
-        if op.get_type_name() in kept
+        if op.get_type_name() in _PRECISE or _has_computed_kernel(op)
     ]
+
+
+def _has_computed_kernel(op: Any) -> bool:
+    """Whether this is a convolution as IDConv's with a constant batch."""
+    if op.get_type_name() not in ('Convolution', 'GroupConvolution'):
+        return False
+    return not _is_constant(op.input_value(1).get_node())
+
+
+def _is_constant(op: Any) -> bool:
+    if op.get_type_name() == 'Constant':
+        return True
+    values = op.input_values()
+    return bool(values) and all(_is_constant(v.get_node()) for v in values)
 
 
 def check_loss(

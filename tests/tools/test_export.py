@@ -25,7 +25,7 @@ def test_int8(tool, configs, checkpoint, tmp_path):
     status, text = tool(
         'export.py', configs['classifier'], checkpoint,
         '--out', tmp_path / 'exported', '--precision', 'int8',
-        '--format', 'openvino', '--batch', 1, '--size', 96, 96,
+        '--format', 'openvino', '--size', 38, 38,
         '--allow-loss',
     )  # fmt: skip
     assert status == 0, text
