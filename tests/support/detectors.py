@@ -1,10 +1,15 @@
 """Micro detectors that find something, and their results to compare with."""
 
+import copy
+
 import torch
+import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
-from tests.support.models import fill_by_name
+from mmtransxnet import TransXNet
+from mmtransxnet.deploy.graphs import deploy_form
+from tests.support.models import fill_by_name, micro
 from tests.support.suite_configs import build, micro_config
 
 CLASSES = 4
@@ -58,8 +63,25 @@ def detector_config(name: str, **test_cfg):
     return config
 
 
+class Pyramid(nn.Module):
+    """Feature maps of four strides, in place of a backbone."""
+
+    def __init__(self, stages, channels) -> None:
+        super().__init__()
+        self.strides = [4 * 2**stage for stage in stages]
+        self.convs = nn.ModuleList(nn.Conv2d(3, c, 1) for c in channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(
+            conv(F.avg_pool2d(x, stride))
+            for stride, conv in zip(self.strides, self.convs, strict=True)
+        )
+
+
 @torch.no_grad()
-def detector(config, seed: int = 0, spread: float = 3.0) -> nn.Module:
+def detector(
+    config, seed: int = 0, spread: float = 1.0, pyramid: bool = True
+) -> nn.Module:
     """A detector of a config with random heads.
 
     Args:
@@ -67,10 +89,16 @@ def detector(config, seed: int = 0, spread: float = 3.0) -> nn.Module:
         seed: Of the weights.
         spread: Standard deviation of the class logits, roughly; 0 makes all
             scores of a head equal.
+        pyramid: Whether the backbone is a :class:`Pyramid`.
     """
     torch.manual_seed(seed)
     model = build(config)
-    fill_by_name(model.backbone)
+    backbone = config.model.backbone
+    channels = config.model.neck.in_channels
+    if pyramid:
+        model.backbone = Pyramid(backbone.out_indices, channels)
+    else:
+        fill_by_name(model.backbone)
     for name, part in model.named_modules():
         if name.startswith('backbone') or not hasattr(part, 'weight'):
             continue
@@ -80,7 +108,7 @@ def detector(config, seed: int = 0, spread: float = 3.0) -> nn.Module:
             continue
         fan_in = weight[0].numel()
         gain = 1.4
-        if leaf in ('rpn_cls', 'retina_cls', 'fc_cls', 'conv_logits'):
+        if leaf in ('rpn_cls', 'retina_cls', 'fc_cls'):
             gain = spread
         if leaf in ('rpn_reg', 'retina_reg', 'fc_reg'):
             gain = 0.5
@@ -160,3 +188,15 @@ def assert_same_detections(outputs, expected, images, tolerance=1e-3) -> None:
             pasted = paste(masks[0][i, :n], boxes[i, :n], size) >= 0.5
             differing = (pasted != want.masks).float().mean()
             assert not n or differing < 1e-3
+
+
+def deploy(model, batch=None, size=None) -> nn.Module:
+    """The deploy form of a model whose backbone may be a pyramid."""
+    pyramid = model.backbone
+    if not isinstance(pyramid, Pyramid):
+        return deploy_form(model, batch, size)
+    stub = copy.copy(model)
+    stub._modules = {**model._modules, 'backbone': TransXNet(micro(), 64)}
+    form = deploy_form(stub.eval(), batch, size)
+    form.backbone = pyramid
+    return form

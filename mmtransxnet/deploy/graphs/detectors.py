@@ -27,6 +27,8 @@ class Detector(DeployForm):
     task = 'detection'
     input_names = ('images', 'sizes')
     output_names: tuple[str, ...] = ('count', 'boxes', 'scores', 'labels')
+    # More than a position even on a level of stride 128.
+    example_size = (288, 160)
 
     def __init__(
         self, model: Any, batch: int | None, size: Size | None
@@ -38,10 +40,8 @@ class Detector(DeployForm):
         self.neck = copy.deepcopy(model.neck)
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Pictures of different sizes, more than a position on any level."""
-        height, width = self.size or (288, 160)
-        shape = (self.batch or 2, height, width, 3)
-        images = torch.randint(256, shape, dtype=torch.uint8)
+        """Pictures of different sizes."""
+        (images,) = super().example_inputs()
         sizes = torch.tensor(images.shape[1:3]).repeat(len(images), 1)
         return images, sizes - torch.arange(len(images))[:, None]
 

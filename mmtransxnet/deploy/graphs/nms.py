@@ -165,9 +165,7 @@ class Suppression:
             offsets = labels.to(boxes) * (largest + 1)[:, None]
             moved = boxes + offsets[..., None]
         keep = kept_boxes(moved, scores, self.iou_threshold, self.max_num)
-        return best_candidates(
-            torch.where(keep, scores, ABSENT), self.max_num
-        )
+        return best_candidates(torch.where(keep, scores, ABSENT), self.max_num)
 
 
 def best_candidates(scores: Tensor, num: int) -> tuple[Tensor, Tensor]:

@@ -34,9 +34,9 @@ class BoxStage(nn.Module):
             or head.custom_activation
         ):
             raise UserError(
-                f'a {type(head).__name__} with a {type(head.loss_cls).__name__} '
-                'cannot be exported: expected class scores by softmax, and '
-                'box regression'
+                f'a {type(head).__name__} with a '
+                f'{type(head.loss_cls).__name__} cannot be exported: expected '
+                'class scores by softmax, and box regression'
             )
         self.extract = RoIExtractor(extractor)
         self.head = copy.deepcopy(head)
@@ -112,9 +112,11 @@ class BoxHeads(nn.Module):
         scores = mean.softmax(dim=-1)[..., :-1]
         allowed = valid[..., None] & (scores > self.score_threshold)
         scores = torch.where(allowed, scores, ABSENT)
-        decoded = self.stages[last].decode(
-            boxes[:, :, None], deltas, sizes
-        ).expand(-1, -1, scores.size(2), -1)
+        decoded = (
+            self.stages[last]
+            .decode(boxes[:, :, None], deltas, sizes)
+            .expand(-1, -1, scores.size(2), -1)
+        )
         labels = torch.arange(scores.size(2), device=scores.device)
         return detections(
             decoded.flatten(1, 2),

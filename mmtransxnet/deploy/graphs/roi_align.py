@@ -72,7 +72,9 @@ def translations(opset: int) -> dict[Callable, Callable]:
         sampling_ratio: int,
     ) -> Any:
         column = op.Constant(value_ints=[0])
-        images = op.Cast(op.Squeeze(op.Gather(rois, column, axis=1), [1]), to=7)
+        images = op.Cast(
+            op.Squeeze(op.Gather(rois, column, axis=1), [1]), to=7
+        )
         corners = op.Gather(rois, op.Constant(value_ints=[1, 2, 3, 4]), axis=1)
         parts, order = [], []
         for i, (feature, scale) in enumerate(
