@@ -22,6 +22,9 @@ class BoxDecoder(nn.Module):
         UserError: It is another coder, or one that leaves boxes unclipped.
     """
 
+    means: Tensor
+    stds: Tensor
+
     def __init__(self, coder: Any) -> None:
         super().__init__()
         name = type(coder).__name__

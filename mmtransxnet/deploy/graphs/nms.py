@@ -8,6 +8,7 @@ lower index is first, as in mmcv, and as ONNX demands of TopK.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -86,12 +87,16 @@ def translations(opset: int) -> dict[Callable, Callable]:
     def kept_boxes_onnx(
         boxes: Any, scores: Any, iou_threshold: float, max_num: int
     ) -> Any:
+        # OpenVINO also suppresses boxes whose IoU equals the threshold. The
+        # next number as threshold gives the same boxes everywhere, but for
+        # an IoU of exactly that number.
+        above = np.nextafter(np.float32(iou_threshold), np.float32(2))
         # One class: which boxes may overlap is in their offsets.
         selected = op.NonMaxSuppression(
             boxes,
             op.Unsqueeze(scores, op.Constant(value_ints=[1])),
             op.Constant(value_ints=[max_num]),
-            op.Constant(value_floats=[iou_threshold]),
+            op.Constant(value_floats=[float(above)]),
             op.Constant(value_floats=[_THRESHOLD]),
         )
         # Rows (sample, class, box), in an order that ONNX leaves open.

@@ -102,8 +102,9 @@ class BoxHeads(nn.Module):
             See :func:`mmtransxnet.deploy.graphs.nms.detections`.
         """
         all_logits = []
-        last = len(self.stages) - 1
-        for i, stage in enumerate(self.stages):
+        stages: list[Any] = list(self.stages)
+        last = len(stages) - 1
+        for i, stage in enumerate(stages):
             logits, deltas = stage(features, boxes)
             all_logits.append(logits)
             if i < last:
@@ -113,7 +114,7 @@ class BoxHeads(nn.Module):
         allowed = valid[..., None] & (scores > self.score_threshold)
         scores = torch.where(allowed, scores, ABSENT)
         decoded = (
-            self.stages[last]
+            stages[last]
             .decode(boxes[:, :, None], deltas, sizes)
             .expand(-1, -1, scores.size(2), -1)
         )

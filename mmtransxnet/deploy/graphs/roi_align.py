@@ -76,6 +76,8 @@ def translations(opset: int) -> dict[Callable, Callable]:
             op.Squeeze(op.Gather(rois, column, axis=1), [1]), to=7
         )
         corners = op.Gather(rois, op.Constant(value_ints=[1, 2, 3, 4]), axis=1)
+        if sampling_ratio == 0:
+            corners = _empty_outside(op, corners)
         parts, order = [], []
         for i, (feature, scale) in enumerate(
             zip(features, scales, strict=True)
@@ -103,6 +105,20 @@ def translations(opset: int) -> dict[Callable, Callable]:
         return op.Gather(op.Concat(*parts, axis=0), place, axis=0)
 
     return {torch.ops.mmtransxnet_deploy.roi_align.default: roi_align_onnx}
+
+
+def _empty_outside(op: Any, corners: Any) -> Any:
+    """Put empty regions outside of every map, where features are zeros.
+
+    They have no samples, of which OpenVINO takes the mean.
+    """
+    starts = op.Gather(corners, op.Constant(value_ints=[0, 1]), axis=1)
+    ends = op.Gather(corners, op.Constant(value_ints=[2, 3]), axis=1)
+    extent = op.ReduceMin(
+        op.Sub(ends, starts), op.Constant(value_ints=[1]), keepdims=1
+    )
+    outside = op.Constant(value_floats=[-1e4, -1e4, -9e3, -9e3])
+    return op.Where(op.Greater(extent, 0.0), corners, outside)
 
 
 class RoIExtractor(nn.Module):
