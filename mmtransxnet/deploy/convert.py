@@ -2,15 +2,16 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmtransxnet.deploy.formats import Arrays
 from mmtransxnet.deploy.graphs import DeployForm
 from mmtransxnet.deploy.graphs.operators import translations
 
@@ -24,13 +25,11 @@ class Source:
 
     Attributes:
         form: The deploy form.
-        calibration: Inputs of the graph to quantise with, as arrays.
-        notes: What a writer has to report.
+        calibration: Inputs of the graph to quantise with.
     """
 
     form: DeployForm
-    calibration: Any = None
-    notes: list[str] = field(default_factory=list)
+    calibration: Sequence[Arrays] = ()
 
     @cached_property
     def onnx_model(self) -> Any:

@@ -1,16 +1,17 @@
 """The export of a model, stage by stage."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 
 from mmtransxnet.deploy.convert import Source
 from mmtransxnet.deploy.folder import check_target, finish, unfinished
-from mmtransxnet.deploy.formats import FORMATS, check_formats
+from mmtransxnet.deploy.formats import FORMATS, Arrays, check_formats
 from mmtransxnet.deploy.graphs import DeployForm, Size, deploy_form
 from mmtransxnet.deploy.metadata import describe
 from mmtransxnet.deploy.parity import LIMITS, Parity, check_parity
@@ -55,7 +56,7 @@ def export(
     *,
     checkpoint: Path,
     dataset_meta: Mapping[str, Any],
-    calibration: Any = None,
+    calibration: Sequence[np.ndarray] = (),
     judge: Callable[[Path], None] | None = None,
     report: Callable[[str], None] = print,
 ) -> None:
@@ -68,7 +69,7 @@ def export(
         request: What to write, and where.
         checkpoint: The file with the weights.
         dataset_meta: ``classes`` and, if known, ``palette``.
-        calibration: Inputs to quantise with, for int8.
+        calibration: Pictures ``(B, H, W, 3)`` to quantise with, for int8.
         judge: Called with the finished folder before it gets its name;
             raises an error to refuse it.
         report: Called with lines for the user.
@@ -88,9 +89,10 @@ def export(
         raw_masks=request.raw_masks,
     )
     with unfinished(request.out) as folder:
-        files = _convert(form, request, folder, description, calibration)
-        parity = _check(model, form, folder, files, report)
-        finish(folder, {**description, 'parity': parity}, files)
+        inputs = [form.inputs_of(pictures) for pictures in calibration]
+        precisions = _convert(form, request, folder, description, inputs)
+        parity = _check(model, form, folder, precisions, report)
+        finish(folder, {**description, 'parity': parity}, precisions)
         if judge is not None:
             judge(folder)
     report(f'{request.out} is written')
@@ -101,34 +103,35 @@ def _convert(
     request: Request,
     folder: Path,
     description: Mapping[str, Any],
-    calibration: Any,
-) -> dict[str, tuple[str, str]]:
-    """Write the files; return the name and the precision of each format."""
+    calibration: Sequence[Arrays],
+) -> dict[str, str]:
+    """Write the files; return the precision of each format."""
     source = Source(form, calibration)
-    files = {}
+    precisions = {}
     for name in request.formats:
         row = FORMATS[name]
         precision = row.precision(request.precision)
         row.writer.write(source, folder / row.file, precision)
         row.writer.set_metadata(folder / row.file, json.dumps(description))
-        files[name] = (row.file, precision)
-    return files
+        precisions[name] = precision
+    return precisions
 
 
 def _check(
     model: Any,
     form: DeployForm,
     folder: Path,
-    files: Mapping[str, tuple[str, str]],
+    precisions: Mapping[str, str],
     report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Compare the files with PyTorch; return what ``model.json`` says."""
     results = {}
-    for name, (file, precision) in files.items():
+    for name, precision in precisions.items():
         # int8 is judged by its metric.
         if precision not in LIMITS:
             continue
-        run = FORMATS[name].writer.open_model(folder / file)
+        row = FORMATS[name]
+        run = row.writer.open_model(folder / row.file)
         parity = check_parity(
             form.reference(model), form, run, LIMITS[precision], name
         )

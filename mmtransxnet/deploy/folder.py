@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmtransxnet.deploy.formats import FORMATS
 from mmtransxnet.deploy.metadata import sha256_of
 from mmtransxnet.utils.atomic_write import TEMPORARY
 from mmtransxnet.utils.errors import UserError
@@ -81,23 +82,28 @@ def _umask() -> int:
 def finish(
     folder: Path,
     description: Mapping[str, Any],
-    files: Mapping[str, tuple[str, str]],
+    precisions: Mapping[str, str],
 ) -> None:
     """Write all but the models.
 
     Args:
         folder: The folder, with the models.
         description: Content of ``model.json`` without ``files``.
-        files: Name and precision of each format's file.
+        precisions: The formats that were written, and their precision.
     """
-    entries = {
-        name: {
-            'file': file,
+    entries = {}
+    for name, precision in precisions.items():
+        row = FORMATS[name]
+        entries[name] = {
+            'file': row.file,
             'precision': precision,
-            'sha256': sha256_of(folder / file),
+            'sha256': sha256_of(folder / row.file),
         }
-        for name, (file, precision) in files.items()
-    }
+        if row.weights:
+            entries[name] |= {
+                'weights': row.weights,
+                'weights_sha256': sha256_of(folder / row.weights),
+            }
     content = {**description, 'files': entries}
     text = json.dumps(content, indent=2) + '\n'
     (folder / DESCRIPTION).write_text(text, 'utf-8')

@@ -42,6 +42,7 @@ class Format:
         file: Name of its file in the folder.
         precisions: Precisions that can be written.
         packages: Modules it needs.
+        weights: Name of a second file, with the weights.
         int8_packages: Modules it needs for int8 beside those.
     """
 
@@ -49,6 +50,7 @@ class Format:
     file: str
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
+    weights: str | None = None
     int8_packages: tuple[str, ...] = ()
 
     @property
@@ -82,6 +84,7 @@ FORMATS = {
             file='model.xml',
             precisions=PRECISIONS,
             packages=('onnx', 'onnxscript', 'openvino'),
+            weights='model.bin',
             int8_packages=('nncf',),
         ),
     )

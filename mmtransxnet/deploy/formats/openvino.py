@@ -37,11 +37,7 @@ def converted(source: Source) -> Any:
 
 def open_model(path: Path) -> Runner:
     """Load the model in OpenVINO, on the CPU, computing in float32."""
-    import openvino
-
-    compiled = openvino.Core().compile_model(
-        path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
-    )
+    compiled = compiled_for(path, 'f32')
     names = [output.any_name for output in compiled.outputs]
 
     def run(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -49,6 +45,23 @@ def open_model(path: Path) -> Runner:
         return {name: results[name] for name in names}
 
     return run
+
+
+def compiled_for(model: Any, precision: str, threads: int = 0) -> Any:
+    """A model compiled for the CPU.
+
+    Args:
+        model: A model of OpenVINO or its file.
+        precision: ``'f32'`` or ``'bf16'``. It is named, as OpenVINO's default
+            is bfloat16 on some processors.
+        threads: Number of threads; 0 for all cores.
+    """
+    import openvino
+
+    options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': precision}
+    if threads:
+        options['INFERENCE_NUM_THREADS'] = threads
+    return openvino.Core().compile_model(model, 'CPU', options)
 
 
 def set_metadata(path: Path, text: str) -> None:
