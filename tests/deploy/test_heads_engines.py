@@ -132,7 +132,19 @@ def candidates(batch, number):
     return corners.flatten(2), scores, labels
 
 
-@pytest.mark.parametrize('engine', [run_onnxruntime, run_openvino])
+@pytest.mark.parametrize(
+    'engine',
+    [
+        run_onnxruntime,
+        pytest.param(
+            run_openvino,
+            marks=pytest.mark.xfail(
+                reason='OpenVINO orders thousands of equal scores otherwise',
+                strict=True,
+            ),
+        ),
+    ],
+)
 def test_suppression_of_ties_is_exact(engine):
     torch.manual_seed(0)
     form, model = exported_suppression()
