@@ -57,6 +57,9 @@ def to_onnx(form: DeployForm) -> Any:
             form,
             form.example_inputs(),
             dynamic_shapes=form.dynamic_shapes(),
+            # A map with a single row or column is computed like any other;
+            # torch would take it for a case of its own.
+            prefer_deferred_runtime_asserts_over_guards=True,
         )
         converted = torch.onnx.export(
             program,

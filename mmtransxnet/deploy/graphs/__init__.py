@@ -21,8 +21,12 @@ __all__ = ['ALGORITHMS', 'DeployForm', 'algorithm_of', 'deploy_form']
 # Class of the model -> module here with its ``build``. The libraries of other
 # tasks are not imported.
 ALGORITHMS = {
+    'CascadeRCNN': 'detectors',
+    'FasterRCNN': 'detectors',
     'ImageClassifier': 'classifier',
     'EncoderDecoder': 'segmentor',
+    'MaskRCNN': 'detectors',
+    'RetinaNet': 'detectors',
 }
 
 

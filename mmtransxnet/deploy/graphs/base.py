@@ -34,6 +34,7 @@ class DeployForm(nn.Module):
     task: ClassVar[str]
     input_names: tuple[str, ...] = ('images',)
     output_names: tuple[str, ...]
+    example_size: ClassVar[Size] = (96, 64)
 
     def __init__(self, batch: int | None, size: Size | None) -> None:
         super().__init__()
@@ -44,7 +45,7 @@ class DeployForm(nn.Module):
         """Inputs to trace the graph with."""
         # No two dimensions that are dynamic may be equal, and none may be 1:
         # torch.export would take them for the same or for constants.
-        height, width = self.size or (96, 64)
+        height, width = self.size or self.example_size
         shape = (self.batch or 2, height, width, 3)
         return (torch.randint(256, shape, dtype=torch.uint8),)
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmtransxnet.deploy.graphs import nms, roi_align
+
 
 @torch.library.custom_op(
     'mmtransxnet_deploy::conv_per_sample', mutates_args=()
@@ -115,6 +117,8 @@ def translations(opset: int) -> dict[Callable, Callable]:
     return {
         operators.conv_per_sample.default: conv_per_sample_onnx,
         operators.resize_bilinear.default: resize_bilinear_onnx,
+        **nms.translations(opset),
+        **roi_align.translations(opset),
     }
 
 
