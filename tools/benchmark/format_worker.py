@@ -6,6 +6,7 @@ Run by its path: for an exported folder, PyTorch is not imported.
     python format_worker.py pytorch CONFIG CHECKPOINT PICTURES...
 """
 
+import argparse
 import importlib.util
 import json
 import statistics
@@ -64,7 +65,11 @@ def measure(
 
 def main() -> None:
     """Measure what the command line names; print JSON."""
-    kind, *arguments = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('kind', choices=['exported', 'pytorch'])
+    parser.add_argument('arguments', nargs='+')
+    args = parser.parse_args()
+    kind, arguments = args.kind, args.arguments
     count = {'exported': 3, 'pytorch': 2}[kind]
     load = {'exported': exported, 'pytorch': pytorch}[kind]
     pictures = [
