@@ -10,9 +10,6 @@ from torch import Tensor
 # Coefficient of torch's bicubic interpolation.
 _A = -0.75
 
-# Outputs of a resize that are one product.
-_BLOCK = 64
-
 
 def bin_averages(length: int, bins: int, like: Tensor) -> Tensor:
     """The matrix of an adaptive average pooling along an axis.
@@ -35,7 +32,7 @@ def bin_averages(length: int, bins: int, like: Tensor) -> Tensor:
 
 
 def bicubic_taps(
-    num_in: int, num_out: int, count: int, like: Tensor
+    num_in: int, num_out: int, like: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The four inputs of each output of a bicubic resize along an axis.
 
@@ -44,13 +41,12 @@ def bicubic_taps(
     Args:
         num_in: Number of inputs.
         num_out: Number of outputs.
-        count: Number of outputs to return; those beyond have no meaning.
         like: A tensor of the type of the weights.
 
     Returns:
-        Four tensors of indices ``(count,)``, and four of weights.
+        Four tensors of indices ``(num_out,)``, and four of weights.
     """
-    out = torch.arange(count, device=like.device)
+    out = torch.arange(num_out, device=like.device)
     # (out + 0.5) num_in / num_out - 0.5, its floor and its fraction.
     doubled = (2 * out + 1) * num_in - num_out
     # Shifted by one input: a floor of positive numbers is a division.
@@ -73,28 +69,13 @@ def _outer(x: Tensor) -> Tensor:
 
 
 def resize_rows(table: Tensor, num_out: int) -> Tensor:
-    """Resize ``(heads, rows, columns)`` to another number of rows.
-
-    A block of consecutive outputs depends on a window of the rows, so it is a
-    small product. Selecting four rows for each output would read and write
-    as much as twelve results.
-    """
-    num_in = table.size(1)
-    blocks = (num_out + _BLOCK - 1) // _BLOCK
-    # What the last output of a block is ahead of the first, and the taps.
-    window = _BLOCK * num_in // num_out + 6
-    taps = bicubic_taps(num_in, num_out, blocks * _BLOCK, table)
-    start = taps[0][0].view(blocks, _BLOCK)[:, :1]
-    offsets = torch.arange(window, device=table.device)
-    matrix = torch.zeros((), device=table.device)
-    for row, weight in zip(*taps, strict=True):
-        offset = row.view(blocks, _BLOCK) - start
-        weight = weight.view(blocks, _BLOCK, 1)
-        matrix = matrix + (offset[..., None] == offsets) * weight
-    rows = (start + offsets).clamp(max=num_in - 1)
-    windows = table.index_select(1, rows.flatten())
-    windows = windows.unflatten(1, (blocks, window))
-    return (matrix @ windows).flatten(1, 2)[:, :num_out]
+    """Resize ``(heads, rows, columns)`` to another number of rows."""
+    rows, weights = bicubic_taps(table.size(1), num_out, table)
+    parts = [
+        table.index_select(1, row) * weight[:, None]
+        for row, weight in zip(rows, weights, strict=True)
+    ]
+    return parts[0] + parts[1] + parts[2] + parts[3]
 
 
 def resize_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
