@@ -33,6 +33,7 @@ define make_venv
 	$(1)/bin/pip install $(PIP_FLAGS) -r requirements/torch.txt
 	$(1)/bin/pip install $(PIP_FLAGS) -r requirements/$(2).txt \
 		-r requirements/runtime.txt -r requirements/digits.txt \
+		-r requirements/export.txt -r requirements/serve.txt \
 		-r requirements/tests.txt setuptools
 	$(1)/bin/pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(1)/bin/pip install $(PIP_FLAGS) --no-deps opencv-python-headless

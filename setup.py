@@ -59,6 +59,8 @@ setup(
         'onedl': requirements('onedl'),
         'openmmlab': requirements('openmmlab'),
         'digits': requirements('digits'),
+        'export': requirements('export'),
+        'serve': requirements('serve'),
         'tests': requirements('tests'),
         'timm': ['timm>=1.0.31'],
     },

@@ -2,7 +2,7 @@
 
 A table is between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a folder
 of configs/, `digits`, or a table of docs/benchmarks (`speed`,
-`speed_summary`, `speed_details`).
+`speed_summary`, `speed_details`, `formats`).
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from mmtransxnet.benchmark.formats import formats_table
 from mmtransxnet.benchmark.speed.records import read_records
 from mmtransxnet.benchmark.speed.tables import SPEED_TABLES
 from mmtransxnet.utils.errors import report_user_errors
@@ -23,6 +24,7 @@ MARKED = re.compile(r'(<!-- table: (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
 PAGES = [
     'README.md',
     'docs/performance.md',
+    'docs/export.md',
     *(
         f'configs/{task}/README.md'
         for task in ('classification', 'detection', 'segmentation')
@@ -51,6 +53,8 @@ def table(name: str, page: Path) -> str:
     """A table by name, with links from a page."""
     if name in SPEED_TABLES:
         return SPEED_TABLES[name](read_records(ROOT / 'docs/benchmarks'))
+    if name == 'formats':
+        return formats_table(ROOT / 'docs/benchmarks')
     return table_of_models(name, page)
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint of any model with the metrics of its config."""
+"""Evaluate a checkpoint or an exported model with the metrics of a config."""
 
 import argparse
 from functools import partial
@@ -11,6 +11,8 @@ import mmtransxnet  # noqa: F401
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 
+from mmtransxnet.deploy.evaluation import check_classes, exported_config
+from mmtransxnet.deploy.runtime import ENGINES
 from mmtransxnet.engine import (
     UserError,
     build_runner,
@@ -28,7 +30,9 @@ from mmtransxnet.utils.allocator import keep_freed_memory
 def parse_args() -> argparse.Namespace:
     """Read the usual OpenMMLab flags."""
     parser = run_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file, or folder of tools/export.py'
+    )
     parser.add_argument('--out', help='write all predictions to this .pkl')
     parser.add_argument('--show-dir', help='draw predictions into this folder')
     parser.add_argument(
@@ -41,10 +45,38 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='evaluate the inference form: equal outputs, faster',
     )
+    parser.add_argument(
+        '--engine',
+        choices=list(ENGINES),
+        help='runs an exported folder; by default the first that is installed',
+    )
+    parser.add_argument(
+        '--bf16',
+        action='store_true',
+        help='run an exported folder in bfloat16 (OpenVINO)',
+    )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out} must end in .pkl or .pickle')
     return args
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that do not belong to what is evaluated."""
+    if Path(args.checkpoint).is_dir():
+        given = [name for name in ('fold', 'tta') if getattr(args, name)]
+        given += ['launcher'] if args.launcher != 'none' else []
+        if given:
+            raise UserError(
+                f'--{given[0]}: {args.checkpoint} is an exported model, which '
+                'runs in one process and as it was exported; leave the flag '
+                'out'
+            )
+    elif args.engine or args.bf16:
+        raise UserError(
+            f'--{"engine" if args.engine else "bf16"}: {args.checkpoint} is '
+            'not a folder of tools/export.py'
+        )
 
 
 def apply_flags(config: Config, args: argparse.Namespace) -> None:
@@ -95,11 +127,19 @@ def show_in(config: Config, folder: str) -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Run the fast checks, then evaluate."""
+    check_flags(args)
     config = load_run(args)
     apply_flags(config, args)
-    runner = build_runner(config, ['test'])
-    model = runner.model.module if args.tta else runner.model
-    in_turn(partial(check_checkpoint, args.checkpoint, model, args.config))
+    if Path(args.checkpoint).is_dir():
+        config = exported_config(
+            config, args.checkpoint, args.engine, args.bf16
+        )
+        runner = build_runner(config, ['test'])
+        check_classes(runner)
+    else:
+        runner = build_runner(config, ['test'])
+        model = runner.model.module if args.tta else runner.model
+        in_turn(partial(check_checkpoint, args.checkpoint, model, args.config))
     if args.out:
         # mmdet's DumpDetResults compresses masks, which are large.
         scope = config.get('default_scope')

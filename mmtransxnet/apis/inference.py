@@ -97,17 +97,17 @@ class Inferencer:
         model.load_state_dict(match.state, strict=False)
         if fold:
             self._library.model = inference_form(model)
-        self._meta = _dataset_meta(content, config)
+        self._meta = dataset_meta(content, config)
         self._scope = scope
         self._score_thr = score_thr
-        self._set_dataset_meta()
+        self._setdataset_meta()
 
     @property
     def model(self) -> nn.Module:
         """The model, in evaluation mode."""
         return self._library.model
 
-    def _set_dataset_meta(self) -> None:
+    def _setdataset_meta(self) -> None:
         """Set names and colours of the classes of the training."""
         if self._scope == 'mmpretrain':
             self._library.classes = self._meta.get('classes')
@@ -245,9 +245,7 @@ def _drawing_only(config: Config, visualizer: str) -> Config:
     return config
 
 
-def _dataset_meta(
-    content: Mapping[str, Any], config: Config
-) -> dict[str, Any]:
+def dataset_meta(content: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Names and colours of the classes: the checkpoint's or the config's."""
     stored = (content.get('meta') or {}).get('dataset_meta')
     if stored:

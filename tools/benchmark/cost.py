@@ -63,10 +63,11 @@ CHECKED_SHAPES = ['8x224x224', '1x800x1216']
 def parse_case(text: str) -> Case:
     """Parse a case that can be counted."""
     case = Case.parse(text)
-    if 'compiled' in case.forms or case.model.startswith(DETECTOR):
+    not_eager = 'compiled' in case.forms or case.engine
+    if not_eager or case.model.startswith(DETECTOR):
         raise argparse.ArgumentTypeError(
-            f"'{text}': compiled models and detectors cannot be counted as a "
-            'case; give a config for a detector'
+            f"'{text}': compiled or exported models and detectors cannot be "
+            'counted as a case; give a config for a detector'
         )
     return case
 

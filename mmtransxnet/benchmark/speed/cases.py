@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmtransxnet import TransXNet
 from mmtransxnet.benchmark.speed.detector import Detector, Pyramid
+from mmtransxnet.benchmark.speed.engines import ENGINES, work_of
 from mmtransxnet.models import fold
 from mmtransxnet.models.reference import ReferenceTransXNet, lenient
 
@@ -26,6 +27,8 @@ FORMS = (
     'bf16',
     'fp16',
     'tf32',
+    *ENGINES,
+    'int8',
 )
 MODES = ('inference', 'training')
 
@@ -118,7 +121,25 @@ class Case:
         expect(model, known + [DETECTOR + name for name in known], text)
         for form in forms:
             expect(form, FORMS, text)
-        return cls(model, tuple(forms))
+        case = cls(model, tuple(forms))
+        if problem := case._problem():
+            raise ArgumentTypeError(f"'{text}': {problem}")
+        return case
+
+    def _problem(self) -> str | None:
+        """Why the model has no such form, if it has none."""
+        if self.engine and not self.model.startswith(f'{OURS}-'):
+            return f'only {OURS} is exported'
+        others = set(self.forms) - {self.engine, self.precision, 'int8'}
+        if self.engine and others:
+            return f'{self.engine} has no {", ".join(sorted(others))}'
+        if 'int8' in self.forms and self.engine != 'openvino':
+            return 'int8 needs openvino'
+        if self.engine == 'onnxruntime' and self.precision != 'fp32':
+            return f'onnxruntime has no {self.precision}'
+        if self.engine and self.precision not in ('fp32', 'bf16'):
+            return f'{self.engine} has no {self.precision}'
+        return None
 
     def __str__(self) -> str:
         return '+'.join((self.model, *self.forms))
@@ -126,13 +147,21 @@ class Case:
     def does(self, mode: str) -> bool:
         """Whether this case exists in a mode."""
         only_in = {'folded': 'inference', 'checkpointed': 'training'}
+        only_in |= dict.fromkeys(ENGINES, 'inference')
         return all(only_in.get(form, mode) == mode for form in self.forms)
 
     def eager(self) -> 'Case':
-        """The same without compilation."""
+        """The same without compilation or an engine."""
+        left_out = ('compiled', *ENGINES, 'int8')
         return replace(
-            self, forms=tuple(f for f in self.forms if f != 'compiled')
+            self, forms=tuple(f for f in self.forms if f not in left_out)
         )
+
+    @property
+    def engine(self) -> str | None:
+        """A name in ``ENGINES``, None for PyTorch."""
+        named = [form for form in self.forms if form in ENGINES]
+        return named[0] if named else None
 
     @property
     def precision(self) -> str:
@@ -187,6 +216,11 @@ class Case:
 
     def work(self, shape: Shape, mode: str, device: str) -> Callable:
         """Return the function to time: a forward pass or a training step."""
+        if self.engine:
+            size = (shape.batch, shape.height, shape.width)
+            precision = 'int8' if 'int8' in self.forms else self.precision
+            model = self._plain(shape).eval()
+            return work_of(model, self.engine, precision, size)
         model = self.build(shape, mode, device)
         image = torch.randn(
             shape.batch, 3, shape.height, shape.width, device=device

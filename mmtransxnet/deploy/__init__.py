@@ -1,0 +1,1 @@
+"""Export of trained models, and what runs them without PyTorch."""

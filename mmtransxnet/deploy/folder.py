@@ -1,0 +1,168 @@
+"""The folder of an exported model: written completely or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmtransxnet.deploy.formats import FORMATS
+from mmtransxnet.deploy.metadata import sha256_of
+from mmtransxnet.utils.atomic_write import TEMPORARY
+from mmtransxnet.utils.errors import UserError
+
+DESCRIPTION = 'model.json'
+RUNTIME = Path(__file__).with_name('runtime.py')
+
+
+def check_target(out: Path) -> None:
+    """Check that a folder may be written.
+
+    Raises:
+        UserError: It has other things than an exported model.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f'--out {out} is a file, not a folder')
+    if any(out.iterdir()) and not (out / DESCRIPTION).is_file():
+        raise UserError(
+            f'--out {out} has files that are not an exported model (no '
+            f'{DESCRIPTION}); choose another folder'
+        )
+
+
+@contextmanager
+def unfinished(out: Path) -> Iterator[Path]:
+    """A temporary folder beside the final one, which takes its place.
+
+    After an error it is removed, and what was in the final one is left as it
+    was.
+
+    Args:
+        out: The final folder.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    check_target(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(
+            tempfile.mkdtemp(TEMPORARY, f'{out.name}-', out.resolve().parent)
+        )
+    except OSError as error:
+        raise UserError(
+            f'--out {out} cannot be written ({error.strerror or error})'
+        ) from error
+    try:
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        if out.exists():
+            before = folder.with_name(f'{folder.name}-before')
+            os.replace(out, before)
+            os.replace(folder, out)
+            shutil.rmtree(before)
+        else:
+            os.replace(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    """Rights that new files do not get; mkdtemp ignores it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def finish(
+    folder: Path,
+    description: Mapping[str, Any],
+    precisions: Mapping[str, str],
+) -> None:
+    """Write all but the models.
+
+    Args:
+        folder: The folder, with the models.
+        description: Content of ``model.json`` without ``files``.
+        precisions: The formats that were written, and their precision.
+    """
+    entries = {}
+    for name, precision in precisions.items():
+        row = FORMATS[name]
+        entries[name] = {
+            'file': row.file,
+            'precision': precision,
+            'sha256': sha256_of(folder / row.file),
+        }
+        if row.weights:
+            entries[name] |= {
+                'weights': row.weights,
+                'weights_sha256': sha256_of(folder / row.weights),
+            }
+    content = {**description, 'files': entries}
+    text = json.dumps(content, indent=2) + '\n'
+    (folder / DESCRIPTION).write_text(text, 'utf-8')
+    (folder / 'README.md').write_text(readme(content), 'utf-8')
+    shutil.copyfile(RUNTIME, folder / 'predict.py')
+
+
+_RESULTS = {
+    'classification': 'the scores of the classes',
+    'segmentation': 'a label map',
+    'detection': 'boxes with scores and labels',
+}
+
+
+def readme(content: Mapping[str, Any]) -> str:
+    """The README of the folder, in Markdown."""
+    files = content['files']
+    rows = '\n'.join(
+        f'| `{entry["file"]}` | {name} | {entry["precision"]} |'
+        for name, entry in files.items()
+    )
+    engines = ' or '.join(
+        {'onnx': 'onnxruntime'}.get(name, name) for name in files
+    )
+    engine = engines.split(' or ')[-1]
+    result = _RESULTS[content['task']]
+    if content['masks']:
+        result += ' and masks'
+    size = _size(content['input'])
+    return f"""# {content['algorithm']}, {content['backbone']}
+
+Exported by mmtransxnet {content['versions']['mmtransxnet']} from
+`{content['config']}` and `{content['checkpoint']['file']}`. It turns pictures
+into {result}; there are {len(content['classes'])} classes.
+
+| file | format | precision |
+|---|---|---|
+{rows}
+
+`predict.py` needs numpy, pillow and {engines}; PyTorch is not needed:
+
+    pip install numpy pillow {engine}
+    python predict.py photos/ --out drawn --json results.json
+
+or in Python, with this folder in the path:
+
+    from predict import load
+
+    result = load('.')('photo.jpg')
+
+The models take uint8 pictures, red, green, blue, `(batch, height, width, 3)`
+({size}); normalisation and all that follows the network are
+inside. `model.json` has the classes, the steps that a picture goes through
+before, and how close the files are to PyTorch.
+"""
+
+
+def _size(entry: Mapping[str, Any]) -> str:
+    batch = 'any batch' if entry['batch'] is None else f'{entry["batch"]} each'
+    if entry['height'] is None:
+        return f'{batch}, any size from 32 pixels'
+    return f'{batch}, {entry["height"]} x {entry["width"]} pixels'

@@ -1,0 +1,77 @@
+"""OpenVINO's intermediate representation, converted from ONNX."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmtransxnet.deploy.convert import Source
+from mmtransxnet.deploy.formats import Arrays, Runner
+
+
+def write(source: Source, path: Path, precision: str) -> None:
+    """Write ``model.xml`` and ``model.bin``."""
+    import openvino
+
+    model = converted(source)
+    if precision == 'int8':
+        from mmtransxnet.deploy.quantisation import quantise
+
+        model = quantise(model, source.calibration)
+    openvino.save_model(model, path, compress_to_fp16=precision == 'fp16')
+
+
+def converted(source: Source) -> Any:
+    """The model in OpenVINO, float32."""
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'model.onnx'
+        source.save_onnx(path)
+        model = openvino.convert_model(path)
+        # The weights may be mapped from the file.
+        model = model.clone()
+    return model
+
+
+def open_model(path: Path) -> Runner:
+    """Load the model in OpenVINO, on the CPU, computing in float32."""
+    compiled = compiled_for(path, 'f32')
+    names = [output.any_name for output in compiled.outputs]
+
+    def run(inputs: Arrays) -> dict[str, np.ndarray]:
+        results = compiled(dict(inputs))
+        return {name: results[name] for name in names}
+
+    return run
+
+
+def compiled_for(model: Any, precision: str, threads: int = 0) -> Any:
+    """A model compiled for the CPU.
+
+    Args:
+        model: A model of OpenVINO or its file.
+        precision: ``'f32'`` or ``'bf16'``. It is named, as OpenVINO's default
+            is bfloat16 on some processors.
+        threads: Number of threads; 0 for all cores.
+    """
+    import openvino
+
+    options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': precision}
+    if threads:
+        options['INFERENCE_NUM_THREADS'] = threads
+    return openvino.Core().compile_model(model, 'CPU', options)
+
+
+def set_metadata(path: Path, text: str) -> None:
+    """Store the JSON of the model in the file."""
+    import openvino
+
+    model = openvino.Core().read_model(path)
+    model.set_rt_info(text, 'mmtransxnet')
+    other = path.with_name(f'new_{path.name}')
+    openvino.save_model(model, other, compress_to_fp16=False)
+    del model
+    for suffix in ('.xml', '.bin'):
+        other.with_suffix(suffix).replace(path.with_suffix(suffix))

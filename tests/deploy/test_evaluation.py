@@ -1,0 +1,137 @@
+"""Exported models in place of the models they were exported from."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+
+from mmtransxnet.deploy.evaluation import ExportedModel, exported_config
+from mmtransxnet.deploy.export import Request, export
+from mmtransxnet.engine.runner.build import build_runner
+from mmtransxnet.utils.errors import UserError
+from tests.support.deploy import short_config
+from tests.support.exported import write_exported
+from tests.support.models import fill_by_name
+from tests.support.suite_configs import build
+
+# And the main metric.
+CASES = {
+    'classification/transxnet_t_digits': 'accuracy/top1',
+    'segmentation/sfpn_transxnet_t_digits': 'mIoU',
+}
+
+
+def run_config(name, tmp_path, digits):
+    config = short_config(name)
+    config.work_dir = str(tmp_path / 'work')
+    config.model.backbone.init_cfg = None
+    root = config.test_dataloader.dataset.data_root
+    config.merge_from_dict(
+        {
+            'test_dataloader.num_workers': 0,
+            'test_dataloader.persistent_workers': False,
+            'test_dataloader.batch_size': 2,
+            'test_dataloader.dataset.data_root': str(digits),
+        }
+    )
+    for key in ('test_evaluator', 'val_evaluator'):
+        file = config[key].get('ann_file')
+        if file:
+            config[key].ann_file = file.replace(root, str(digits))
+    return config
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_metrics_equal_those_of_pytorch(name, tmp_path, digits):
+    config = run_config(name, tmp_path, digits)
+    init_default_scope(config.default_scope)
+    model = fill_by_name(build(config)).eval()
+    checkpoint = tmp_path / 'weights.pth'
+    torch.save({'state_dict': model.state_dict()}, checkpoint)
+    runner = build_runner(copy.deepcopy(config), ['test'])
+    dataset = runner.test_dataloader.dataset
+    height, width = dataset[0]['inputs'].shape[1:]
+    runner.load_checkpoint(str(checkpoint))
+    expected = runner.test()
+    folder = tmp_path / 'exported'
+    export(
+        model,
+        config,
+        # Constant sizes convert sooner; the last batch is not full.
+        Request(folder, ('onnx',), batch=2, size=(height, width)),
+        checkpoint=checkpoint,
+        dataset_meta=dataset.metainfo,
+        report=lambda line: None,
+    )
+    runner = build_runner(exported_config(config, folder), ['test'])
+    metrics = runner.test()
+    assert CASES[name] in metrics
+    for key, value in expected.items():
+        if 'time' not in key:
+            assert metrics[key] == pytest.approx(value, abs=0.1)
+
+
+def test_folders_of_something_else_are_refused(tmp_path):
+    config = short_config('segmentation/sfpn_transxnet_t_digits')
+    with pytest.raises(UserError, match='is not an exported model'):
+        exported_config(config, tmp_path)
+    folder = write_exported(tmp_path, 'detection')
+    with pytest.raises(UserError, match='is exported for detection and'):
+        exported_config(config, folder)
+    with pytest.raises(UserError, match='no file for openvino'):
+        exported_config(config, folder, 'openvino')
+
+
+def test_hooks_of_the_model_are_left_out(tmp_path):
+    folder = write_exported(tmp_path, 'segmentation')
+    config = short_config('segmentation/sfpn_transxnet_t_digits')
+    hooks = [dict(type='EMAHook'), dict(type='ProfilerHook')]
+    config.custom_hooks = hooks
+    changed = exported_config(config, folder)
+    assert changed.custom_hooks == hooks[1:]
+    assert config.custom_hooks == hooks
+
+
+def test_a_pipeline_that_normalises_is_refused(tmp_path):
+    folder = write_exported(tmp_path, 'classification')
+    model = ExportedModel(str(folder))
+    sample = SimpleNamespace()
+    data = dict(inputs=[torch.zeros(3, 32, 32)], data_samples=[sample])
+    with pytest.raises(UserError, match='needs uint8'):
+        model.test_step(data)
+
+
+def test_batches_with_sizes_of_their_own(tmp_path):
+    """As mmdet, a batch is padded; as mmseg, label maps differ in size."""
+    from mmdet.structures import DetDataSample
+    from mmseg.structures import SegDataSample
+
+    samples = []
+    for kind in (DetDataSample, SegDataSample):
+        for height, width in ((40, 30), (20, 60)):
+            meta = dict(ori_shape=(height, width), scale_factor=(2.0, 1.0))
+            samples.append(kind(metainfo=meta))
+    images = [
+        torch.full((3, *size), 51, dtype=torch.uint8)
+        for size in ((40, 60), (20, 120))
+    ]
+    folder = write_exported(tmp_path / 'detection', 'detection')
+    data = [
+        dict(inputs=image, data_samples=sample)
+        for image, sample in zip(images, samples[:2], strict=True)
+    ]
+    found = ExportedModel(str(folder)).test_step(pseudo_collate(data))
+    assert [tuple(s.pred_instances.masks.shape) for s in found] == [
+        (2, 40, 30),
+        (2, 20, 60),
+    ]
+    assert np.allclose(found[1].pred_instances.bboxes[1], [0, 0, 30, 20])
+    assert np.allclose(found[0].pred_instances.scores, [0.2, 0.1], atol=1e-5)
+    folder = write_exported(tmp_path / 'segmentation', 'segmentation')
+    data = dict(inputs=torch.stack([images[0]] * 2), data_samples=samples[2:])
+    found = ExportedModel(str(folder)).test_step(data)
+    assert [tuple(s.pred_sem_seg.shape) for s in found] == [(40, 30), (20, 60)]

@@ -1,0 +1,142 @@
+"""Exports of each task: files that compute what PyTorch computes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mmtransxnet.deploy import export as stages
+from mmtransxnet.deploy.export import Request, export
+from mmtransxnet.deploy.formats import FORMATS
+from mmtransxnet.deploy.graphs import deploy_form
+from mmtransxnet.utils.errors import UserError
+from tests.support.deploy import pictures, short_config, short_model
+
+for _package in ('onnx', 'onnxscript', 'onnxruntime', 'openvino'):
+    pytest.importorskip(_package, reason='the extra "export" is not installed')
+
+NAMES = {
+    'classifier': 'classification/transxnet_t_digits',
+    'sfpn': 'segmentation/sfpn_transxnet_t_digits',
+    'upernet': 'segmentation/upernet_transxnet_t_digits',
+}
+META = {'classes': [str(i) for i in range(10)], 'palette': [(1, 2, 3)] * 10}
+
+
+def _export(folder, name, reports=None, **changes):
+    checkpoint = folder / 'checkpoint.pth'
+    checkpoint.write_bytes(b'its checksum is stored')
+    model = short_model(NAMES[name])
+    export(
+        model,
+        short_config(NAMES[name]),
+        Request(folder / 'exported', **changes),
+        checkpoint=checkpoint,
+        dataset_meta=META,
+        report=(reports if reports is not None else []).append,
+    )
+    return model, folder / 'exported'
+
+
+@pytest.fixture(scope='module', params=list(NAMES))
+def exported(request, tmp_path_factory):
+    """A model, its folder with both formats, and what was reported."""
+    reports = []
+    folder = tmp_path_factory.mktemp(request.param)
+    return *_export(folder, request.param, reports), reports
+
+
+def test_both_formats_compute_what_the_model_predicts(exported):
+    model, folder, reports = exported
+    form = deploy_form(model)
+    reference = form.reference(model)
+    # Sizes and a batch that neither the trace nor the export's check had.
+    for shape in [(3, 97, 66), (1, 32, 32)]:
+        inputs = form.inputs_of(pictures(*shape).numpy())
+        tensors = [torch.from_numpy(inputs[n]) for n in form.input_names]
+        with torch.no_grad():
+            expected = reference(*tensors)
+        for row in FORMATS.values():
+            got = row.writer.open_model(folder / row.file)(inputs)
+            for name, value in zip(form.output_names, expected, strict=True):
+                value = value.numpy()
+                assert got[name].dtype == value.dtype
+                if name == 'labels':
+                    assert (got[name] == value).mean() > 0.9999
+                else:
+                    np.testing.assert_allclose(got[name], value, atol=1e-4)
+    assert [r.split(':')[0] for r in reports[:2]] == [
+        'onnx fp32',
+        'openvino fp32',
+    ]
+
+
+def test_the_folder_describes_the_model(exported):
+    model, folder, _ = exported
+    assert sorted(path.name for path in folder.iterdir()) == [
+        'README.md',
+        'model.bin',
+        'model.json',
+        'model.onnx',
+        'model.xml',
+        'predict.py',
+    ]
+    content = json.loads((folder / 'model.json').read_text())
+    assert content['classes'] == META['classes']
+    assert content['algorithm'] == type(model).__name__
+    assert content['parity']['onnx']['largest_difference']['scores'] < 1e-4
+    assert len(content['parity']['openvino']['compared']) == 12
+    import onnx
+    import openvino
+
+    (entry,) = onnx.load(folder / 'model.onnx').metadata_props
+    stored = json.loads(entry.value)
+    assert entry.key == 'mmtransxnet'
+    assert stored == {
+        key: value
+        for key, value in content.items()
+        if key not in ('files', 'parity')
+    }
+    read = openvino.Core().read_model(folder / 'model.xml')
+    assert json.loads(read.get_rt_info(['mmtransxnet']).astype(str)) == stored
+
+
+def test_constant_batch_and_size(tmp_path):
+    model, folder = _export(
+        tmp_path, 'classifier', formats=('onnx',), batch=2, size=(64, 32)
+    )
+    run = FORMATS['onnx'].writer.open_model(folder / 'model.onnx')
+    images = pictures(2, 64, 32)
+    with torch.no_grad():
+        (expected,) = deploy_form(model).reference(model)(images)
+    got = run({'images': images.numpy()})['scores']
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    import onnx
+
+    graph = onnx.load(folder / 'model.onnx').graph
+    assert 'Scan' not in {node.op_type for node in graph.node}
+    content = json.loads((folder / 'model.json').read_text())
+    size = {k: content['input'][k] for k in ('batch', 'height', 'width')}
+    assert size == {'batch': 2, 'height': 64, 'width': 32}
+
+
+@pytest.fixture
+def wrong_graph(monkeypatch):
+    """A graph whose normalisation is slightly off, as a bug would be."""
+    form_of = stages.deploy_form
+
+    def deploy(*arguments):
+        form = form_of(*arguments)
+        form.normalise.shift += 0.05
+        return form
+
+    monkeypatch.setattr(stages, 'deploy_form', deploy)
+
+
+@pytest.mark.usefixtures('wrong_graph')
+def test_a_difference_is_an_error_and_nothing_is_left(tmp_path):
+    expected = r'onnx differs from PyTorch at 1 x .*output scores differs by'
+    with pytest.raises(UserError, match=expected):
+        _export(tmp_path, 'classifier', formats=('onnx',), size=(32, 32))
+    assert [p.name for p in tmp_path.iterdir()] == ['checkpoint.pth']
