@@ -31,6 +31,10 @@ def parse_args() -> argparse.Namespace:
         '--timeout': (30.0, 'maximum seconds of a request'),
         '--max-requests': (64, 'requests at a time; more get 503'),
         '--batch-size': (8, 'maximum number of pictures in a run'),
+        '--max-map-mib': (
+            4096.0,
+            "maximum size of a run's class maps, of segmentors",
+        ),
         '--wait-ms': (5.0, 'milliseconds to wait for a batch'),
     }
     for flag, (default, text) in numbers.items():
@@ -88,6 +92,7 @@ def main() -> None:
         requests=args.max_requests,
         batch=args.batch_size,
         wait=args.wait_ms / 1000,
+        map_bytes=int(args.max_map_mib * 2**20),
     )
     app = serving.create_app(runtime, model, limits)
     serving.serve(app, args.host, args.port, limits)

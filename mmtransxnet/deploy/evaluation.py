@@ -164,12 +164,19 @@ class ExportedModel(BaseModel):
             The data samples with predictions.
 
         Raises:
-            UserError: The pictures are not bytes.
-            PictureError: The engine failed.
+            UserError: The pictures are not bytes or not of the model's fixed
+                size, or the engine failed.
         """
         pictures = [_rgb(image) for image in data['inputs']]
         samples = list(data['data_samples'])
-        return _PREDICT[self.exported.task](self.exported, pictures, samples)
+        predict = _PREDICT[self.exported.task]
+        try:
+            return predict(self.exported, pictures, samples)
+        except runtime.PictureError as error:
+            raise UserError(
+                f'the exported model cannot predict the test data: {error}. '
+                "If its size is fixed, it must be the test pipeline's"
+            ) from error
 
     val_step = test_step
 

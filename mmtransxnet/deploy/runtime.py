@@ -12,6 +12,7 @@ each exported folder as predict.py.
 
 import argparse
 import colorsys
+import contextlib
 import hashlib
 import importlib
 import io
@@ -29,7 +30,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 FORMAT_VERSION = 1
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif')
+IMAGE_SUFFIXES = (
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.apng', '.bmp', '.webp'),
+    *('.ppm', '.pgm', '.pbm', '.pnm', '.tif', '.tiff', '.gif', '.avif'),
+    *('.avifs', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx'),
+)
+"""Files of a folder that are predicted: pillow's suffixes of the formats below
+with values of 8 or 16 bits."""
 
 MAX_RATIO = 100
 """Maximum ratio of a picture's longer to its shorter side."""
@@ -98,7 +105,8 @@ def read_picture(
     if isinstance(source, np.ndarray):
         return _checked_array(source)
     if isinstance(source, Image.Image):
-        return _decode(source, 'the image', max_pixels)
+        with _PillowErrors('the image'):
+            return _decode(source, 'the image', max_pixels)
     name = 'the picture'
     file: BinaryIO
     try:
@@ -137,10 +145,14 @@ class _PillowErrors:
         if isinstance(error, Exception) and not isinstance(
             error, PictureError
         ):
-            reason = (str(error).splitlines() or [kind.__name__])[0]
             raise PictureError(
-                f'{self._name} cannot be decoded ({reason})'
+                f'{self._name} cannot be decoded ({_reason(error)})'
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, or its type if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _checked_array(pixels: np.ndarray) -> np.ndarray:
@@ -177,6 +189,9 @@ def _decode(
     # A decoder such as JPEG's fills in what a truncated file lacks only if
     # it is asked to.
     image.load()
+    if image.format == 'TIFF':
+        # Loading has turned it and removed the orientation.
+        orientation = _orientation(image, name)
     if image.mode.startswith('I'):
         # 16 bits in one channel; the high byte, as OpenCV reads it.
         pixels = np.asarray(image).astype(np.int32) >> 8
@@ -490,6 +505,35 @@ def _interpolation(
     return np.maximum(1 - distance, 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Patches(Sequence[Patch]):
+    """Masks of boxes, each pasted when it is read.
+
+    All masks of a large picture would need gigabytes at a time.
+
+    Attributes:
+        masks: Probabilities ``(N, S, S)``.
+        boxes: ``(N, 4)``, x1, y1, x2, y2 in pixels of the picture.
+        size: Height and width of the picture.
+        threshold: As :func:`paste_mask`.
+    """
+
+    masks: np.ndarray
+    boxes: np.ndarray
+    size: tuple[int, int]
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A mask, or those of a slice or an array of indices."""
+        masks, boxes = self.masks[index], self.boxes[index]
+        if masks.ndim == 3:
+            return Patches(masks, boxes, self.size, self.threshold)
+        return paste_mask(masks, boxes, self.size, self.threshold)
+
+
 # ---- Results -----------------------------------------------------------
 
 
@@ -527,8 +571,8 @@ class Detections:
         labels: ``(N,)``, int64.
         raw_masks: Probabilities in the boxes ``(N, S, S)``, float32; None if
             the model has no masks.
-        patches: The masks, pasted; None if the model has no masks, or was
-            exported with raw masks.
+        patches: The masks, pasted when they are read; None if the model has
+            no masks, or was exported with raw masks.
     """
 
     size: tuple[int, int]
@@ -536,7 +580,7 @@ class Detections:
     scores: np.ndarray
     labels: np.ndarray
     raw_masks: np.ndarray | None = None
-    patches: list[Patch] | None = None
+    patches: Patches | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -564,7 +608,7 @@ class Detections:
             self.scores[kept],
             self.labels[kept],
             None if raw is None else raw[kept],
-            None if patches is None else [patches[i] for i in kept],
+            None if patches is None else patches[kept],
         )
 
 
@@ -690,7 +734,7 @@ def _draw_objects(
     palette: Sequence[Sequence[int]],
 ) -> Image.Image:
     colours = [_colour(palette, label) for label in result.labels]
-    if result.patches:
+    if result.patches is not None:
         pixels = pixels.copy()
         for patch, colour in zip(result.patches, colours, strict=True):
             height, width = patch.pixels.shape
@@ -842,9 +886,8 @@ def _load_engine(
             raise
         # Engines raise their own kinds of errors for a broken file.
         except Exception as error:
-            reason = str(error).strip().splitlines()[0]
             raise ModelError(
-                f'{path}: {candidate} cannot load it ({reason})'
+                f'{path}: {candidate} cannot load it ({_reason(error)})'
             ) from error
     packages = ' or '.join(ENGINES[n].package for n in names)
     raise ModelError(
@@ -1082,11 +1125,10 @@ class Model:
         # The engines' errors have a common base only in RuntimeError, or not
         # even that; which sizes work is not known here.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [''])[0]
             shape = ' x '.join(str(n) for n in inputs['images'].shape[1:3])
             raise PictureError(
                 f'{self.engine} failed on a picture of {shape} pixels '
-                f'({type(error).__name__}: {reason[:200]})'
+                f'({type(error).__name__}: {_reason(error)[:200]})'
             ) from error
         return {name: out[: len(pictures)] for name, out in outputs.items()}
 
@@ -1126,18 +1168,28 @@ class Model:
             outputs: What :meth:`run` returned.
             sizes: Height and width of each original picture.
             scales: Factors of width and height of each prepared picture.
+
+        Raises:
+            PictureError: A box or a score is not a finite number.
         """
         results = []
         for index, (size, scale) in enumerate(zip(sizes, scales, strict=True)):
             found = slice(int(outputs['count'][index]))
             boxes = outputs['boxes'][index, found]
             boxes = boxes / np.array([*scale, *scale], np.float32)
+            scores = outputs['scores'][index, found]
+            if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+                raise PictureError(
+                    f'{self.engine} returned objects whose box or score is '
+                    f'not a finite number for a picture of {size[0]} x '
+                    f'{size[1]} pixels'
+                )
             raw = outputs['masks'][index, found] if self.masks else None
             results.append(
                 Detections(
                     size,
                     boxes,
-                    outputs['scores'][index, found],
+                    scores,
                     outputs['labels'][index, found],
                     raw,
                     self._paste(raw, boxes, size),
@@ -1150,14 +1202,10 @@ class Model:
         masks: np.ndarray | None,
         boxes: np.ndarray,
         size: tuple[int, int],
-    ) -> list[Patch] | None:
+    ) -> Patches | None:
         if masks is None or not self.masks['paste']:
             return None
-        threshold = self.masks['threshold']
-        return [
-            paste_mask(mask, box, size, threshold)
-            for mask, box in zip(masks, boxes, strict=True)
-        ]
+        return Patches(masks, boxes, size, self.masks['threshold'])
 
     def draw(
         self,
@@ -1213,9 +1261,39 @@ def _read_info(folder: Path) -> dict[str, Any]:
             f'to this file (format {FORMAT_VERSION}): use predict.py of the '
             'same folder'
         )
+    try:
+        _check_keys(info, path)
+    except (KeyError, TypeError) as error:
+        raise ModelError(
+            f'{path} is not complete ({type(error).__name__}: {error}): '
+            'export the model again'
+        ) from error
+    return info
+
+
+_STEP_KEYS = {
+    'resize': 'scale',
+    'resize_edge': 'scale',
+    'center_crop': 'size',
+    'resize_to_multiple': 'divisor',
+}
+
+
+def _check_keys(info: Mapping[str, Any], path: Path) -> None:
+    """Raise a KeyError for a key that is needed and missing."""
+    for key in ('classes', 'palette'):
+        info[key]
+    for key in ('batch', 'height', 'width'):
+        info['input'][key]
+    for entry in info['files'].values():
+        entry['file']
+    for key in ('paste', 'threshold') if info.get('masks') else ():
+        info['masks'][key]
+    if info['task'] == 'detection':
+        info['thresholds']['score']
     for step in info['input']['steps']:
         _check_step(step, path)
-    return info
+        step[_STEP_KEYS[step['step']]]
 
 
 def _check_step(step: Mapping[str, Any], path: Path) -> None:
@@ -1280,6 +1358,20 @@ class _Writer:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
 
+    def overwritten(self, files: Mapping[Path, Path]) -> Path | None:
+        """The first input that an output would overwrite."""
+        inputs = {path.resolve(): path for path in files}
+        targets = [] if self._json is None else [self._json]
+        if self._out is not None:
+            targets += [self._out / name for name in files.values()]
+        if self._json is not None and self._model.task == 'segmentation':
+            targets += [
+                self._json.parent / self._label_map(name)
+                for name in files.values()
+            ]
+        found = (inputs.get(target.resolve()) for target in targets)
+        return next((path for path in found if path is not None), None)
+
     def add(
         self, path: Path, name: Path, pixels: np.ndarray, result: Result
     ) -> None:
@@ -1300,13 +1392,19 @@ class _Writer:
             result = result.above(self._score_thr)
         if isinstance(result, Segmentation):
             entry['label_map'] = self._save_labels(name, result)
-        self._results += as_json(result, self._model.classes, entry['id'])
+        results = as_json(result, self._model.classes, entry['id'])
         self._images.append(entry)
+        self._results += results
+
+    def _label_map(self, name: Path) -> Path:
+        """The file of a label map, relative to the folder of the JSON."""
+        assert self._json is not None
+        return Path(f'{self._json.stem}_labels') / f'{name}.png'
 
     def _save_labels(self, name: Path, result: Segmentation) -> str:
         """Write a label map into a folder beside the JSON."""
         assert self._json is not None
-        file = Path(f'{self._json.stem}_labels') / f'{name}.png'
+        file = self._label_map(name)
         target = self._json.parent / file
         target.parent.mkdir(parents=True, exist_ok=True)
         palette_image(result.labels, self._model.palette).save(target)
@@ -1401,21 +1499,43 @@ def _result_or_error(model: Model, pixels: np.ndarray) -> Result | str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Predict the inputs; the exit status is 1 if some failed."""
     args = _parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may have characters that the terminal cannot show.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     try:
-        model = load(args.model, args.engine, args.bf16)
-    except ModelError as error:
+        return _predict_inputs(args)
+    # An OSError is a full disk, or a folder that cannot be written.
+    except (ModelError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return 130
+
+
+def _predict_inputs(args: argparse.Namespace) -> int:
+    model = load(args.model, args.engine, args.bf16)
     files = find_pictures(args.inputs)
     writer = _Writer(model, args)
+    original = writer.overwritten(files)
+    if original is not None:
+        raise ModelError(
+            f'{original} is an input that the results would overwrite: name '
+            'another folder with --out, or another file with --json'
+        )
     failed = 0
-    for path, pixels, result in _predict_files(model, files, args.batch_size):
-        if pixels is None or isinstance(result, str):
-            failed += 1
-            print(f'failed: {path}: {result}', file=sys.stderr, flush=True)
-        else:
-            writer.add(path, files[path], pixels, result)
-    writer.close()
+    # Whatever ends the run, the results so far are written.
+    with contextlib.closing(writer):
+        for path, pixels, result in _predict_files(
+            model, files, args.batch_size
+        ):
+            if pixels is None or isinstance(result, str):
+                failed += 1
+                line = f'failed: {path}: {result}'
+                print(line, file=sys.stderr, flush=True)
+            else:
+                writer.add(path, files[path], pixels, result)
     print(f'{len(files) - failed} predicted, {failed} failed')
     return 1 if failed or not files else 0
 

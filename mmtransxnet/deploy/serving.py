@@ -46,6 +46,9 @@ class Limits:
         requests: Maximum number of requests at a time; more get 503.
         batch: Maximum number of pictures in a run of the engine.
         wait: Seconds to wait for further pictures of a batch.
+        map_bytes: Maximum size of the class maps of a run of a segmentor,
+            batch x classes x height x width float32 of the pictures: with
+            many classes they need far more memory than all else.
     """
 
     bytes: int = 20 * 2**20
@@ -54,6 +57,13 @@ class Limits:
     requests: int = 64
     batch: int = 8
     wait: float = 0.005
+    map_bytes: int = 4 * 2**30
+
+    def map_pixels(self, model: Any) -> int | None:
+        """How many pixels of pictures a segmentor may have in a run."""
+        if model.task != 'segmentation':
+            return None
+        return self.map_bytes // (4 * len(model.classes))
 
 
 # ---- Metrics -----------------------------------------------------------
@@ -198,15 +208,24 @@ class Batcher:
             if self._queue:
                 first = self._queue[0]
                 batch = [item for item in self._queue if item.key == first.key]
-                batch = batch[: self._limits.batch]
+                most = self._largest_batch(first.prepared)
+                batch = batch[:most]
                 left = first.arrived + self._limits.wait - time.monotonic()
-                if len(batch) == self._limits.batch or left <= 0:
+                if len(batch) == most or left <= 0:
                     for item in batch:
                         self._queue.remove(item)
                     return batch
                 await _wait_for(self._arrival.wait(), left)
             else:
                 await self._arrival.wait()
+
+    def _largest_batch(self, prepared: Any) -> int:
+        """How many pictures of this size may run together."""
+        pixels = self._limits.map_pixels(self._model)
+        if pixels is None:
+            return self._limits.batch
+        height, width = prepared.size
+        return max(1, min(self._limits.batch, pixels // (height * width)))
 
     def _outcomes(self, pictures: list[Any]) -> list[Any]:
         """Results, or errors of single pictures; in the engine's thread."""
@@ -249,6 +268,12 @@ class Service:
         self._metrics = Metrics()
         self._batcher: Batcher
         self._task: asyncio.Task
+        self._most_pixels = limits.pixels
+        pixels = limits.map_pixels(model)
+        if pixels is not None:
+            # A model of a constant batch always runs all of it.
+            pixels //= model.info['input']['batch'] or 1
+            self._most_pixels = min(limits.pixels, pixels)
         # Decoding and encoding, beside the engine.
         self._workers = ThreadPoolExecutor(2, 'pictures')
 
@@ -358,7 +383,7 @@ class Service:
         return Response(body, media_type=kind)
 
     def _prepare(self, picture: bytes) -> Any:
-        pixels = self._runtime.read_picture(picture, self._limits.pixels)
+        pixels = self._runtime.read_picture(picture, self._most_pixels)
         return self._model.prepare(pixels)
 
     def _png(self, result: Any, score_thr: float) -> bytes:
@@ -371,6 +396,7 @@ class Service:
         height, width = result.size
         content: dict[str, Any] = {'width': width, 'height': height}
         if self._model.task == 'detection':
+            # Before the masks are pasted, one at a time.
             result = result.above(score_thr)
         content['results'] = self._runtime.as_json(result, self._model.classes)
         if self._model.task == 'segmentation':

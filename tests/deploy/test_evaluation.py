@@ -105,6 +105,14 @@ def test_a_pipeline_that_normalises_is_refused(tmp_path):
         model.test_step(data)
 
 
+def test_pictures_of_another_size_are_a_user_error(tmp_path):
+    folder = write_exported(tmp_path, 'classification', size=(32, 32))
+    images = [torch.zeros(3, 48, 32, dtype=torch.uint8)]
+    data = dict(inputs=images, data_samples=[SimpleNamespace()])
+    with pytest.raises(UserError, match='was exported for 32 x 32'):
+        ExportedModel(str(folder)).test_step(data)
+
+
 def test_batches_with_sizes_of_their_own(tmp_path):
     """As mmdet, a batch is padded; as mmseg, label maps differ in size."""
     from mmdet.structures import DetDataSample

@@ -1,5 +1,6 @@
 """Exported folders, run as users run them."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -195,6 +196,118 @@ def test_names_what_is_wrong_with_a_folder(tmp_path):
     broken(tmp_path, input={**settings, 'steps': [{'step': 'rotate'}]})
     with pytest.raises(runtime.ModelError, match="unknown step 'rotate'"):
         runtime.load(tmp_path)
+
+
+@pytest.mark.parametrize('key', ['input', 'classes', 'files', 'steps'])
+def test_an_incomplete_description_is_one_error(tmp_path, key):
+    write_exported(tmp_path, 'classification')
+    path = tmp_path / 'model.json'
+    content = json.loads(path.read_text())
+    del (content['input'] if key == 'steps' else content)[key]
+    path.write_text(json.dumps(content))
+    with pytest.raises(runtime.ModelError, match=f"'{key}'.*export the"):
+        runtime.load(tmp_path)
+
+
+def test_an_engine_error_without_a_message(tmp_path, monkeypatch):
+    def fail(path, bf16):
+        raise RuntimeError
+
+    fail.package = 'onnxruntime'
+    folder = write_exported(tmp_path, 'classification')
+    monkeypatch.setitem(runtime.ENGINES, 'onnxruntime', fail)
+    with pytest.raises(runtime.ModelError, match=r'load it \(RuntimeError\)'):
+        runtime.load(folder)
+
+
+def test_boxes_that_are_not_numbers_are_a_picture_error(folders):
+    model = runtime.load(folders['detection'], 'onnxruntime')
+    outputs = model.run([red(204)])
+    outputs['boxes'][0, 1, 2] = np.nan
+    with pytest.raises(runtime.PictureError, match='not a finite number'):
+        model.detections(outputs, [(60, 90)], [(1, 1)])
+
+
+def test_masks_are_pasted_when_they_are_read(folders, monkeypatch):
+    model = runtime.load(folders['detection'], 'onnxruntime')
+    calls = []
+    paste = runtime.paste_mask
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return paste(*arguments)
+
+    monkeypatch.setattr(runtime, 'paste_mask', counted)
+    result = model(red(204)).above(0.5)
+    assert (len(result.patches), calls) == (1, [])
+    runtime.as_json(result, model.classes)
+    assert len(calls) == 1
+    assert len(list(result.patches)) == 1
+
+
+# ---- Runs that go wrong
+
+
+def main(folder, *arguments):
+    words = ['--model', folder, '--engine', 'onnxruntime', *arguments]
+    return runtime.main([str(word) for word in words])
+
+
+def photo(path):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(red(204)).save(path)
+    return path
+
+
+def test_inputs_are_not_overwritten(folders, tmp_path, monkeypatch, capsys):
+    path = photo(tmp_path / 'photos/a.png')
+    content = path.read_bytes()
+    monkeypatch.chdir(path.parent)
+    for words in (
+        ['.', '--out', path.parent],
+        ['a.png', '--out', '.'],
+        [path, '--json', 'a.png'],
+    ):
+        assert main(folders['detection'], *words) == 2
+        assert 'would overwrite' in capsys.readouterr().err
+    assert path.read_bytes() == content
+    label_map = photo(tmp_path / 'r_labels/a.png.png')
+    words = [path, label_map, '--json', tmp_path / 'r.json']
+    assert main(folders['segmentation'], *words) == 2
+    assert main(folders['detection'], *words) == 0
+
+
+@pytest.mark.parametrize(
+    ('error', 'status'),
+    [(OSError(28, 'No space left on device'), 2), (KeyboardInterrupt(), 130)],
+)
+def test_what_ends_a_run_keeps_its_results(
+    folders, tmp_path, monkeypatch, capsys, error, status
+):
+    for name in 'ab':
+        photo(tmp_path / f'photos/{name}.png')
+    save = Image.Image.save
+
+    def broken_save(image, path):
+        if path.name == 'b.png':
+            raise error
+        save(image, path)
+
+    monkeypatch.setattr(Image.Image, 'save', broken_save)
+    file = tmp_path / 'r.json'
+    words = [tmp_path / 'photos', '--out', tmp_path / 'o', '--json', file]
+    assert main(folders['detection'], *words) == status
+    assert len(json.loads(file.read_text())['images']) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_names_that_the_terminal_cannot_show(folders, tmp_path, monkeypatch):
+    photo(tmp_path / 'photos/ä.png')
+    stream = io.TextIOWrapper(io.BytesIO(), 'ascii')
+    monkeypatch.setattr(sys, 'stdout', stream)
+    assert main(folders['detection'], tmp_path / 'photos') == 0
+    stream.flush()
+    assert b'\\xe4.png: 2 objects' in stream.buffer.getvalue()
 
 
 def test_notices_a_changed_or_missing_file(tmp_path):

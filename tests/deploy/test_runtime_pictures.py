@@ -1,5 +1,7 @@
 """What the runtime computes with numpy and pillow, against the libraries."""
 
+import io
+
 import cv2
 import numpy as np
 import pytest
@@ -227,5 +229,31 @@ def test_colours_are_distinct():
     assert len(set(runtime._colours(200))) == 200
 
 
-def test_uses_the_suffixes_of_the_package():
-    assert runtime.IMAGE_SUFFIXES == package.IMAGE_SUFFIXES
+def test_knows_the_suffixes_of_its_formats():
+    assert set(package.IMAGE_SUFFIXES) < set(runtime.IMAGE_SUFFIXES)
+    registered = Image.registered_extensions().items()
+    known = {end for end, kind in registered if kind in runtime._FORMATS}
+    # PFM has values of float32, which are refused.
+    assert known - {'.pfm'} <= set(runtime.IMAGE_SUFFIXES)
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('channels', [1, 3])
+def test_turns_a_tiff_as_opencv(orientation, channels):
+    pixels = noise(0, 6, 9, channels)
+    content = corrupt_files.encoded(
+        pixels.squeeze(), 'TIFF', tiffinfo={0x0112: orientation}
+    )
+    expected = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    read = runtime.read_picture(content)
+    assert np.array_equal(read, expected[..., ::-1])
+    # Loaded before, as a user's may be.
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    assert np.array_equal(runtime.read_picture(image), read)
+
+
+def test_a_truncated_image_of_pillow_is_a_picture_error():
+    content, _ = corrupt_files.BAD['truncated JPEG']
+    with pytest.raises(runtime.PictureError, match='the image cannot be dec'):
+        runtime.read_picture(Image.open(io.BytesIO(content)))

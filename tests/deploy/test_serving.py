@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +24,7 @@ from mmtransxnet.benchmark.load import (
     stop_in_flight,
 )
 from mmtransxnet.deploy import runtime
+from mmtransxnet.deploy.serving import Batcher, Limits, Metrics
 from tests.support import corrupt_files
 from tests.support.exported import PALETTE, write_exported
 from tests.support.paths import ROOT
@@ -132,6 +134,30 @@ def test_limits_get_413(served):
             yield bytes(2**16)
 
     assert post(server, parts()).status_code == 413
+
+
+def test_class_maps_are_limited(tmp_path):
+    folder = write_exported(tmp_path, 'segmentation')
+    # Both classes of 64 x 64 pixels, twice.
+    flags = ('--max-map-mib', 4 * 64 * 64 * 2 * 2 / 2**20)
+    with serving(SERVE, folder, *map(str, flags)) as server:
+        outcome = asyncio.run(load(server.url, PICTURES, 40, 8))
+        large = corrupt_files.encoded(np.zeros((99, 99, 3), np.uint8), 'PNG')
+        answer = post(server, large)
+    assert (outcome.answered, outcome.lost) == (40, 0)
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(('side', 'most'), [(64, 2), (90, 1), (16, 8)])
+def test_large_label_maps_run_in_small_batches(side, most):
+    limits = Limits(map_bytes=4 * 64 * 64 * 2 * 2)
+    model = SimpleNamespace(task='segmentation', classes=['a', 'b'])
+
+    async def largest():
+        batcher = Batcher(model, ValueError, limits, Metrics())
+        return batcher._largest_batch(SimpleNamespace(size=(side, side)))
+
+    assert asyncio.run(largest()) == most
 
 
 def test_types_and_methods(served):
