@@ -182,7 +182,7 @@ def _act_norm_conv(
     drop: nn.Dropout | None = None,
 ) -> Tensor:
     """``conv(drop(norm(act(x))))`` with only x kept."""
-    drops = drop is not None and (drop.p > 0 or must_be_called(drop))
+    drops = drop is not None and not _does_nothing(drop)
     if not drops and computes(x, act, norm, conv):
         return act_norm_conv(x, act, norm, conv)
     parts = nn.ModuleList((act, norm, conv))
@@ -193,6 +193,13 @@ def _act_norm_conv(
 
     random = drops or not is_plain(conv)
     return recompute(compute, x, module=parts, random=random)
+
+
+def _does_nothing(drop: nn.Module) -> bool:
+    """Whether a dropout need not be called."""
+    return (
+        type(drop) is nn.Dropout and drop.p == 0 and not must_be_called(drop)
+    )
 
 
 def is_recomputed(
