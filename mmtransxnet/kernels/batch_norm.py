@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmtransxnet.kernels.formula import in_place_of
 
 # Norms known not to communicate; the last is what mmengine converts SyncBN to.
-_LOCAL = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, _BatchNormXd)
+LOCAL_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, _BatchNormXd)
 
 
 def training_norms(module: nn.Module) -> list[Any]:
@@ -36,7 +36,7 @@ def synchronised_norms(module: nn.Module) -> list[Any]:
     processes deadlock.
     """
     norms = training_norms(module)
-    return [norm for norm in norms if type(norm) not in _LOCAL]
+    return [norm for norm in norms if type(norm) not in LOCAL_NORMS]
 
 
 @contextmanager

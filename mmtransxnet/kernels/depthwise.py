@@ -37,7 +37,7 @@ class _DepthwiseConv(torch.autograd.Function):
     def forward(
         x: Tensor, bias: Tensor, residual: bool, *weights: Tensor
     ) -> Tensor:
-        return _conv2d(x, _merged_kernels(weights, residual), bias)
+        return conv2d(x, merged_kernels(weights, residual), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -48,24 +48,38 @@ class _DepthwiseConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         needs_x, needs_bias, _, *needed = ctx.needs_input_grad
-        kernel = _merged_kernels(weights, ctx.residual)
-        counts = [weight.size(0) for weight in weights]
-        parts = zip(
-            x.split(counts, dim=1),
-            weights,
-            grad.split(counts, dim=1),
-            needed,
-            strict=True,
-        )
+        kernel = merged_kernels(weights, ctx.residual)
         return (
-            _input_gradient(x, kernel, grad) if needs_x else None,
+            input_gradient(x, kernel, grad) if needs_x else None,
             grad.sum(dim=(0, 2, 3)) if needs_bias else None,
             None,
-            *(_weight_gradient(*p) if need else None for *p, need in parts),
+            *weight_gradients(x, weights, grad, needed),
         )
 
 
-def _merged_kernels(weights: Sequence[Tensor], residual: bool) -> Tensor:
+def weight_gradients(
+    x: Tensor, weights: Sequence[Tensor], grad: Tensor, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of the kernels of consecutive channels.
+
+    Args:
+        x: Input ``(B, C, H, W)``.
+        weights: Kernels ``(C_i, 1, K_i, K_i)``.
+        grad: Gradient of the output ``(B, C, H, W)``.
+        needed: Which are needed; None is returned for the others.
+    """
+    counts = [weight.size(0) for weight in weights]
+    parts = zip(
+        x.split(counts, dim=1),
+        weights,
+        grad.split(counts, dim=1),
+        needed,
+        strict=True,
+    )
+    return [_weight_gradient(*p) if need else None for *p, need in parts]
+
+
+def merged_kernels(weights: Sequence[Tensor], residual: bool) -> Tensor:
     """Kernels ``(C, 1, K, K)``, padded to the size of the largest.
 
     With ``residual``, they include the identity.
@@ -104,7 +118,7 @@ def _convolution_backward(
     )[wanted]
 
 
-def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+def input_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     """Gradient ``(B, C, H, W)`` of the input."""
     return _convolution_backward(x, weight, grad, 0)
 
@@ -125,7 +139,8 @@ def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     return correlation.reshape(b, *weight.shape).sum(dim=0)
 
 
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolve each channel with its own kernel, by PyTorch's operator."""
     return F.conv2d(
         x,
         weight,
@@ -158,12 +173,12 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     if not torch.jit.is_scripting():
         return _depthwise_fast(x, weight, bias)
-    return _conv2d(x, weight, bias)
+    return conv2d(x, weight, bias)
 
 
 def _depthwise_fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not settings_of(x).fast_depthwise:
-        return _conv2d(x, weight, bias)
+        return conv2d(x, weight, bias)
     if weight.size(-1) == 1:
         return _scale(x, weight, bias)
     if (
@@ -171,7 +186,7 @@ def _depthwise_fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or weight.size(-1) < _MIN_KERNEL_SIZE
         or not (torch.is_grad_enabled() and weight.requires_grad)
     ):
-        return _conv2d(x, weight, bias)
+        return conv2d(x, weight, bias)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -195,7 +210,7 @@ def _add_merged(
     """Compute ``x`` plus depthwise convolutions of consecutive channels."""
     bias = biases[0] if len(biases) == 1 else torch.cat(list(biases))
     if not torch.is_grad_enabled():
-        return _conv2d(x, _merged_kernels(weights, residual=True), bias)
+        return conv2d(x, merged_kernels(weights, residual=True), bias)
     return _DepthwiseConv.apply(x, bias, True, *weights)
 
 

@@ -31,9 +31,22 @@ def computed_by(
                 return formula(self, *inputs)
             return result
 
-        return in_place_of(formula, compute)
+        method: Any = in_place_of(formula, compute)
+        method.kernel = kernel
+        return method
 
     return decorate
+
+
+def has_kernel(module: Any, kernel: Callable[..., Any]) -> bool:
+    """Whether a module's ``forward`` is a formula that a kernel computes.
+
+    Not so for subclasses and instances with a ``forward`` of their own.
+    """
+    method = getattr(type(module), 'forward', None)
+    return getattr(method, 'kernel', None) is kernel and 'forward' not in vars(
+        module
+    )
 
 
 def _is_traced(inputs: tuple[Any, ...]) -> bool:

@@ -10,12 +10,19 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from mmtransxnet.kernels.act_norm_conv import (
+    act_norm_conv,
+    computes,
+    norm_and_scale,
+    uses_batch,
+)
 from mmtransxnet.kernels.batch_norm import (
     no_statistics_update,
     synchronised_norms,
 )
 from mmtransxnet.kernels.depthwise import has_hooks
-from mmtransxnet.kernels.formula import in_place_of
+from mmtransxnet.kernels.formula import has_kernel, in_place_of
+from mmtransxnet.kernels.layer_scale import scale_and_shift
 from mmtransxnet.kernels.settings import PLAIN, settings_of
 
 MODES = ('off', 'on', 'auto')
@@ -95,9 +102,7 @@ def enhance_keeping_less(mixer: Any, x: Tensor) -> Any:
     if not is_recomputed(x, x.numel(), mixer.recompute, proj, proj):
         return NotImplemented
     conv, act, norm, squeeze, *others = proj
-    out = recompute(
-        lambda y: squeeze(norm(act(y))), conv(x), module=proj, random=False
-    )
+    out = _act_norm_conv(conv(x), act, norm, squeeze)
     for layer in others:
         out = layer(out)
     return x + out
@@ -110,21 +115,73 @@ def ffn_keeping_less(ffn: Any, x: Tensor) -> Any:
         ffn: A :class:`~mmtransxnet.models.ms_ffn.MSFFN`.
         x: Feature map ``(B, C, H, W)``.
     """
-    hidden = x.size(0) * sum(ffn.dwconv.splits) * x.size(2) * x.size(3)
-    if not is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2):
+    if not _ffn_is_recomputed(ffn, x):
         return NotImplemented
-    expand, act, norm = ffn.fc1
-    squeeze, last_norm = ffn.fc2
+    out = _after_expansion(ffn, ffn.fc1[0](x))
+    return ffn.drop(ffn.fc2[1](out))
 
-    def mix(y: Tensor) -> Tensor:
-        return ffn.dwconv(norm(act(y)))
 
-    def contract(y: Tensor) -> Tensor:
-        return squeeze(ffn.drop(ffn.norm(ffn.act(y))))
+def scaled_ffn_keeping_less(block: Any, x: Tensor) -> Any:
+    """``layer_scale_2(mlp(norm2(x)))`` with one map of C channels kept.
 
-    out = recompute(mix, expand(x), module=ffn, random=False)
-    out = recompute(contract, out, module=ffn, random=ffn.drop.p > 0)
-    return ffn.drop(last_norm(out))
+    Without the kernel, four are kept: before and after each norm. The
+    expansion's input is computed again; LayerScale becomes part of the last
+    norm, whose weight and bias it scales.
+
+    Args:
+        block: A :class:`~mmtransxnet.models.block.Block`.
+        x: Feature map ``(B, C, H, W)``.
+    """
+    ffn, scale = block.mlp, block.layer_scale_2
+    if (
+        not has_kernel(ffn, ffn_keeping_less)
+        or not has_kernel(scale, scale_and_shift)
+        or any(map(has_hooks, (ffn, scale)))
+        or not _ffn_is_recomputed(ffn, x)
+        or synchronised_norms(block.norm2)
+        or not uses_batch(ffn.fc2[1], x)
+        or ffn.drop.p > 0
+    ):
+        return NotImplemented
+    out = recompute(
+        lambda y: ffn.fc1[0](block.norm2(y)),
+        x,
+        module=block.norm2,
+        random=False,
+    )
+    return norm_and_scale(_after_expansion(ffn, out), ffn.fc2[1], scale)
+
+
+def _ffn_is_recomputed(ffn: Any, x: Tensor) -> bool:
+    hidden = x.size(0) * sum(ffn.dwconv.splits) * x.size(2) * x.size(3)
+    return is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2)
+
+
+def _after_expansion(ffn: Any, x: Tensor) -> Tensor:
+    """MS-FFN between its first convolution and its last norm."""
+    _, act, norm = ffn.fc1
+    x = _act_norm_conv(x, act, norm, ffn.dwconv)
+    return _act_norm_conv(x, ffn.act, ffn.norm, ffn.fc2[0], ffn.drop)
+
+
+def _act_norm_conv(
+    x: Tensor,
+    act: nn.Module,
+    norm: nn.Module,
+    conv: nn.Module,
+    drop: nn.Dropout | None = None,
+) -> Tensor:
+    """``conv(drop(norm(act(x))))`` with only x kept."""
+    dropped = drop is not None and drop.p > 0
+    if not dropped and computes(x, act, norm, conv):
+        return act_norm_conv(x, act, norm, conv)
+    parts = nn.ModuleList((act, norm, conv))
+
+    def compute(y: Tensor) -> Tensor:
+        y = norm(act(y))
+        return conv(y if drop is None else drop(y))
+
+    return recompute(compute, x, module=parts, random=dropped)
 
 
 def is_recomputed(

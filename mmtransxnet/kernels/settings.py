@@ -65,9 +65,9 @@ PLAIN = Settings(whole_table=None, aligned_attention=False, fused_scale=False)
 
 BY_DEVICE = {
     # 2 MiB per thread are enough work for a call and stay in the cache.
-    # Recomputation costs 4 % of the time of a step with maps of 5 million
-    # values, 15 % with the maps of a few small images, where memory is no
-    # concern (docs/performance.md).
+    # Recomputation is faster than new memory where maps are large; with maps
+    # of a few million values and fewer, it takes the same time
+    # (docs/performance.md).
     'cpu': Settings(
         block_scores=2**19,
         whole_table=2**26,
@@ -79,7 +79,7 @@ BY_DEVICE = {
         fast_depthwise=True,
         fused_convolution=True,
         fused_scale=False,
-        recompute_above=5_000_000,
+        recompute_above=2_000_000,
     ),
 }
 """Settings by type of device; :data:`UNMEASURED` for all others."""

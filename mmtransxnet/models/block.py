@@ -11,7 +11,11 @@ from mmtransxnet.kernels.attention import position_bias
 from mmtransxnet.kernels.batch_norm import accepts_single_values
 from mmtransxnet.kernels.channels_last import in_fast_order
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d
-from mmtransxnet.kernels.recompute import checkpointed
+from mmtransxnet.kernels.formula import computed_by
+from mmtransxnet.kernels.recompute import (
+    checkpointed,
+    scaled_ffn_keeping_less,
+)
 from mmtransxnet.models.layers import ConvNorm, DropPath, LayerScale
 from mmtransxnet.models.ms_ffn import MSFFN
 from mmtransxnet.models.token_mixer import DMixer
@@ -137,7 +141,12 @@ class Block(nn.Module):
         x = x + self.drop_path(
             self.layer_scale_1(self.token_mixer(self.norm1(x), pos_bias))
         )
-        return x + self.drop_path(self.layer_scale_2(self.mlp(self.norm2(x))))
+        return x + self.drop_path(self.scaled_ffn(x))
+
+    @computed_by(scaled_ffn_keeping_less)
+    def scaled_ffn(self, x: Tensor) -> Tensor:
+        """MS-FFN of ``(B, C, H, W)`` with its norm and LayerScale."""
+        return self.layer_scale_2(self.mlp(self.norm2(x)))
 
 
 class Stage(nn.ModuleList):

@@ -1,0 +1,347 @@
+"""``conv(norm(act(x)))`` in training, with only ``x`` kept.
+
+The backward pass computes the activation again, in one new map, and all
+further maps of that size in place. On CPUs, memory that is new to the process
+is cleared by the system first, which takes longer than any of these
+operations.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from mmtransxnet.kernels.batch_norm import LOCAL_NORMS
+from mmtransxnet.kernels.channels_last import GELU
+from mmtransxnet.kernels.depthwise import (
+    DepthwiseConv2d,
+    conv2d,
+    has_hooks,
+    input_gradient,
+    merged_kernels,
+    weight_gradients,
+)
+from mmtransxnet.kernels.settings import settings_of
+
+
+def computes(x: Tensor, act: nn.Module, norm: Any, conv: nn.Module) -> bool:
+    """Whether :func:`act_norm_conv` computes what these modules compute.
+
+    Not so for other modules, in low precision, and where a hook or a
+    replacement has to see that a module is called.
+    """
+    convs = _convs(conv)
+    return (
+        x.is_contiguous(memory_format=torch.channels_last)
+        and type(act) is GELU
+        and not must_be_called(act)
+        and uses_batch(norm, x)
+        and (_is_pointwise(conv) or all(map(_has_residual, convs)))
+        and not any(map(must_be_called, (conv, *convs)))
+    )
+
+
+def act_norm_conv(
+    x: Tensor, act: nn.Module, norm: Any, conv: nn.Module
+) -> Tensor:
+    """``conv(norm(act(x)))``, where :func:`computes`.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        act: The activation.
+        norm: The batch norm.
+        conv: A 1x1 convolution, or a module whose ``proj`` holds depthwise
+            convolutions of consecutive channels, with residual.
+
+    Returns:
+        Feature map of the convolution's shape.
+    """
+    convs = _convs(conv)
+    biases = [c.bias for c in convs if c.bias is not None]
+    norm.num_batches_tracked.add_(1)
+    return _ActNormConv.apply(
+        x,
+        act,
+        norm,
+        _Pointwise if _is_pointwise(conv) else _Depthwise,
+        norm.weight,
+        norm.bias,
+        torch.cat(biases) if biases else None,
+        *(c.weight for c in convs),
+    )
+
+
+def norm_and_scale(x: Tensor, norm: Any, scale: Any) -> Tensor:
+    """``scale(norm(x))`` as one norm, where :func:`uses_batch` of it.
+
+    Args:
+        x: Feature map ``(B, C, H, W)``.
+        norm: The batch norm.
+        scale: A :class:`~mmtransxnet.models.layers.LayerScale`.
+    """
+    norm.num_batches_tracked.add_(1)
+    weight = scale.weight.flatten()
+    return F.batch_norm(
+        x,
+        norm.running_mean,
+        norm.running_var,
+        norm.weight * weight,
+        norm.bias * weight + scale.bias,
+        True,
+        norm.momentum,
+        norm.eps,
+    )
+
+
+def _convs(conv: Any) -> list[Any]:
+    return [conv] if isinstance(conv, nn.Conv2d) else list(conv.proj)
+
+
+def _is_pointwise(conv: Any) -> bool:
+    return (
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == (1, 1)
+        and conv.stride == (1, 1)
+        and conv.groups == 1
+    )
+
+
+def _has_residual(conv: Any) -> bool:
+    return type(conv) is DepthwiseConv2d and conv.residual
+
+
+def uses_batch(norm: Any, x: Tensor) -> bool:
+    """Whether a kernel may compute a norm, in full precision.
+
+    It uses, and updates, the statistics of this process alone.
+    """
+    return (
+        settings_of(x).fast_depthwise
+        and x.dtype.itemsize >= 4
+        and not torch.is_autocast_enabled(x.device.type)
+        and type(norm) in LOCAL_NORMS
+        and norm.training
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and not must_be_called(norm)
+    )
+
+
+def must_be_called(module: nn.Module) -> bool:
+    """Whether a hook or a replacement has to see that a module is called."""
+    return 'forward' in vars(module) or has_hooks(module)
+
+
+class _Kernel:
+    """The convolution, and the gradients that it sends back."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
+    ) -> Tensor:
+        """Convolve ``(B, C, H, W)``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def input_gradient(
+        grad: Tensor, x: Tensor, weights: Sequence[Tensor]
+    ) -> Tensor:
+        """Gradient of the input, of which ``x`` has the shape."""
+        raise NotImplementedError
+
+    @staticmethod
+    def weight_gradients(
+        grad: Tensor,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        needed: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        """Gradients of the kernels for the input ``x``."""
+        raise NotImplementedError
+
+
+class _Pointwise(_Kernel):
+    """A 1x1 convolution."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
+    ) -> Tensor:
+        return F.conv2d(x, weights[0], bias)
+
+    @staticmethod
+    def input_gradient(
+        grad: Tensor, x: Tensor, weights: Sequence[Tensor]
+    ) -> Tensor:
+        return _pointwise_gradient(grad, x, weights[0], 0)
+
+    @staticmethod
+    def weight_gradients(
+        grad: Tensor,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        needed: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        if not needed[0]:
+            return [None]
+        return [_pointwise_gradient(grad, x, weights[0], 1)]
+
+
+def _pointwise_gradient(
+    grad: Tensor, x: Tensor, weight: Tensor, wanted: int
+) -> Tensor:
+    """PyTorch's own gradient of the input (0) or the kernel (1)."""
+    return torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        weight,
+        None,
+        stride=[1, 1],
+        padding=[0, 0],
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=1,
+        output_mask=[wanted == 0, wanted == 1, False],
+    )[wanted]
+
+
+class _Depthwise(_Kernel):
+    """Depthwise convolutions of consecutive channels, with residual."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
+    ) -> Tensor:
+        return conv2d(x, merged_kernels(weights, residual=True), bias)
+
+    @staticmethod
+    def input_gradient(
+        grad: Tensor, x: Tensor, weights: Sequence[Tensor]
+    ) -> Tensor:
+        kernel = merged_kernels(weights, residual=True)
+        return input_gradient(x, kernel, grad)
+
+    @staticmethod
+    def weight_gradients(
+        grad: Tensor,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        needed: Sequence[bool],
+    ) -> Sequence[Tensor | None]:
+        return weight_gradients(x, weights, grad, needed)
+
+
+class _ActNormConv(torch.autograd.Function):
+    """``conv(norm(act(x)))``, see :func:`act_norm_conv`.
+
+    With ``h = act(x)``, the norm computes ``n = weight * z + bias`` from
+    ``z = (h - mean) * invstd``, where mean and invstd depend on h.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        act: GELU,
+        norm: Any,
+        kernel: type[_Kernel],
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        bias: Tensor | None,
+        *weights: Tensor,
+    ) -> Tensor:
+        out = act(x)
+        _, mean, invstd = torch.ops.aten.native_batch_norm.out(
+            out,
+            norm_weight,
+            norm_bias,
+            norm.running_mean,
+            norm.running_var,
+            True,
+            norm.momentum,
+            norm.eps,
+            out=out,
+            save_mean=x.new_empty(0),
+            save_invstd=x.new_empty(0),
+        )
+        ctx.kernel, ctx.act = kernel, act
+        ctx.save_for_backward(
+            x, norm_weight, norm_bias, mean, invstd, *weights
+        )
+        return kernel.forward(out, weights, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, shift, mean, invstd, *weights = ctx.saved_tensors
+        kernel: type[_Kernel] = ctx.kernel
+        needs_bias, *needed = ctx.needs_input_grad[6:]
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        z = ctx.act(x)
+        _affine_(z, invstd, -mean * invstd)
+        d_n = kernel.input_gradient(grad, z, weights)
+        d_weight, d_shift = _norm_gradients(d_n, z)
+        # The gradient of h, in place of that of n: the mean over all values
+        # of a channel and the part along z do not change n.
+        count = z.numel() / z.size(1)
+        scale = weight * invstd
+        d_n.addcmul_(z, _per_channel(-d_weight / count))
+        _affine_(d_n, scale, -scale * d_shift / count)
+        _gelu_backward_(d_n, x, ctx.act)
+        _affine_(z, weight, shift)  # n
+        return (
+            d_n,
+            None,
+            None,
+            None,
+            d_weight,
+            d_shift,
+            grad.sum(dim=(0, 2, 3)) if needs_bias else None,
+            *kernel.weight_gradients(grad, z, weights, needed),
+        )
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1)
+
+
+def _affine_(x: Tensor, scale: Tensor, shift: Tensor) -> None:
+    """``scale * x + shift`` per channel, in place."""
+    torch.addcmul(_per_channel(shift), x, _per_channel(scale), out=x)
+
+
+def _norm_gradients(grad: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients ``(C,)`` of a norm's weight and bias.
+
+    Args:
+        grad: Gradient of the norm's output ``(B, C, H, W)``.
+        z: The normalised input.
+    """
+    channels = z.size(1)
+    _, d_weight, d_bias = torch.ops.aten.native_batch_norm_backward(
+        grad,
+        z,
+        None,
+        None,
+        None,
+        z.new_zeros(channels),
+        z.new_ones(channels),
+        True,
+        0.0,
+        [False, True, True],
+    )
+    return d_weight, d_bias
+
+
+def _gelu_backward_(grad: Tensor, x: Tensor, act: GELU) -> None:
+    """Multiply by the derivative of GELU at x, in place."""
+    # In the order of memory, as the forward pass.
+    grad, x = grad.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)
+    torch.ops.aten.gelu_backward.grad_input(
+        grad, x, approximate=act.approximate, grad_input=grad
+    )
