@@ -84,7 +84,19 @@ def test_engines_find_what_torch_finds(name, engine):
     assert not expected[0].any()
 
 
-@pytest.mark.parametrize('name', ['RetinaNet', 'MaskRCNN'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'RetinaNet',
+        'MaskRCNN',
+        pytest.param(
+            'CascadeRCNN',
+            marks=pytest.mark.xfail(
+                reason='boxes differ in OpenVINO at 2 x 96 x 160, cause open'
+            ),
+        ),
+    ],
+)
 def test_export_compares_and_writes_both_formats(name, tmp_path, monkeypatch):
     """All stages, with the graph above: tracing takes longest."""
     pytest.importorskip('onnxruntime', reason='pip install onnxruntime')
