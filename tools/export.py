@@ -16,7 +16,7 @@ from mmtransxnet.apis.inference import dataset_meta
 from mmtransxnet.deploy.calibration import calibration_pictures
 from mmtransxnet.deploy.export import Request, check_request, export
 from mmtransxnet.deploy.formats import FORMATS, PRECISIONS
-from mmtransxnet.deploy.layouts import LAYOUTS, write_layout
+from mmtransxnet.deploy.layouts import LAYOUTS, check_layout, write_layout
 from mmtransxnet.deploy.quantisation import check_loss
 from mmtransxnet.engine import (
     UserError,
@@ -103,10 +103,11 @@ def batch(text: str) -> int | None:
     """Read ``--batch``."""
     if text == 'dynamic':
         return None
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f'{text} is not a number of images: give 1 or more, or dynamic'
+        )
+    return int(text)
 
 
 def size_of(words: list[str]) -> tuple[int, int] | None:
@@ -167,7 +168,12 @@ def main() -> None:
         int8 = request.precision == 'int8'
         if args.calibrate and not int8:
             raise UserError('--calibrate is for --precision int8')
+        if args.repository and not args.layout:
+            raise UserError('--repository is for --layout')
+        repository = Path(args.repository or request.out.parent / 'models')
         check_request(request)
+        if args.layout:
+            check_layout(request.out, repository)
         config = load_config(args.config, args.cfg_options, args.data_root)
         checkpoint = Path(path_of(args.checkpoint))
         model, meta = load(config, checkpoint)
@@ -185,8 +191,7 @@ def main() -> None:
             judge=int8_judge(args, config, checkpoint) if int8 else None,
         )
         if args.layout:
-            repository = args.repository or request.out.parent / 'models'
-            write_layout(request.out, Path(repository), args.layout)
+            write_layout(request.out, repository, args.layout)
             print(f'{repository} has the model for {args.layout}')
 
 

@@ -74,7 +74,7 @@ def _table(path: Path) -> str:
             for result in model['results']
         ]
         machine = content['machine']
-        title = f'{machine["device"]}, {machine["threads"]} threads'
+        title = f'{machine["device"]}, threads: {machine["threads"]}'
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f'{path} is not a file of tools/benchmark/formats.py '
@@ -97,11 +97,14 @@ def _row(model: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     metrics = ', '.join(
         f'{name} {value:.1f}' for name, value in result['metrics'].items()
     )
+    speed = 'not measured'
+    if 'images_per_second' in result:
+        speed = f'{result["images_per_second"]:.1f}'
     return [
         model['name'],
         result['form'],
         metrics,
         f'{result["size_mb"]:.1f}',
-        f'{result["images_per_second"]:.1f}',
+        speed,
         f'{result["peak_mib"]:.0f}',
     ]

@@ -40,6 +40,31 @@ def write_layout(folder: Path, out: Path, kind: str) -> None:
         raise UserError(
             f'--layout {kind}: expected one of {", ".join(LAYOUTS)}'
         )
+    target = check_layout(folder, out)
+    name = target.name
+    info = json.loads((folder / 'model.json').read_text('utf-8'))
+    version = target / '1'
+    version.mkdir(parents=True)
+    # OpenVINO reads both formats, but its own without converting.
+    preferred = 'openvino' if 'openvino' in info['files'] else 'onnx'
+    for path in _files(folder, info['files'][preferred]['file']):
+        shutil.copyfile(path, version / path.name)
+    shutil.copyfile(folder / 'model.json', target / 'model.json')
+    LAYOUTS[kind](out, name, info, preferred)
+
+
+def check_layout(folder: Path, out: Path) -> Path:
+    """Check that an exported folder may be added to a model repository.
+
+    The folder need not exist yet.
+
+    Returns:
+        The folder of the model in the repository.
+
+    Raises:
+        UserError: The name of the folder cannot be that of a model, or the
+            repository has this model already.
+    """
     name = folder.resolve().name
     if not re.fullmatch(r'[\w.-]+', name, re.ASCII):
         raise UserError(
@@ -51,15 +76,7 @@ def write_layout(folder: Path, out: Path, kind: str) -> None:
         raise UserError(
             f'{target} exists: remove it, or choose another folder'
         )
-    info = json.loads((folder / 'model.json').read_text('utf-8'))
-    version = target / '1'
-    version.mkdir(parents=True)
-    # OpenVINO reads both formats, but its own without converting.
-    preferred = 'openvino' if 'openvino' in info['files'] else 'onnx'
-    for path in _files(folder, info['files'][preferred]['file']):
-        shutil.copyfile(path, version / path.name)
-    shutil.copyfile(folder / 'model.json', target / 'model.json')
-    LAYOUTS[kind](out, name, info, preferred)
+    return target
 
 
 def _files(folder: Path, name: str) -> list[Path]:

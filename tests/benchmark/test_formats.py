@@ -39,9 +39,13 @@ def test_table(tmp_path):
     models = [{'name': 'maskrcnn', 'results': [result]}]
     write(tmp_path, dict(version='1', machine=machine, models=models))
     table = formats_table(tmp_path)
-    assert table.startswith('a CPU, 2 threads; version 1\n\n| model |')
+    assert table.startswith('a CPU, threads: 2; version 1\n\n| model |')
     row = '| maskrcnn | OpenVINO int8 | box AP 61.2, mask AP 50.0 | 12.3 |'
     assert f'{row} 45.7 | 321 |\n' in table
+    # A busy machine says nothing about speed.
+    del result['images_per_second']
+    write(tmp_path, dict(version='1', machine=machine, models=models))
+    assert f'{row} not measured | 321 |\n' in formats_table(tmp_path)
     write(tmp_path, dict(version='1'))
     with pytest.raises(UserError, match='is not a file of tools'):
         formats_table(tmp_path)

@@ -11,7 +11,8 @@ from mmtransxnet.deploy import formats
 from mmtransxnet.deploy.export import Request, check_request
 from mmtransxnet.deploy.folder import UNFINISHED, unfinished
 from mmtransxnet.deploy.formats import check_formats
-from mmtransxnet.deploy.metadata import picture_steps
+from mmtransxnet.deploy.graphs import deploy_form
+from mmtransxnet.deploy.metadata import describe, picture_steps
 from mmtransxnet.deploy.parity import (
     LIMITS,
     Parity,
@@ -21,6 +22,7 @@ from mmtransxnet.deploy.parity import (
 from mmtransxnet.deploy.quantisation import check_loss
 from mmtransxnet.utils.atomic_write import remove_unfinished
 from mmtransxnet.utils.errors import UserError
+from tests.support.deploy import short_config, short_model
 from tests.support.suite_configs import CONFIGS, load
 
 
@@ -158,6 +160,28 @@ def test_an_unknown_step_is_named():
     config = Config(dict(test_dataloader=dict(dataset=dataset)))
     with pytest.raises(UserError, match='Sharpen of the test pipeline'):
         picture_steps(config)
+
+
+# --------------------------------------------------------------- metadata
+@pytest.mark.parametrize('raw_masks', [True, False])
+def test_raw_masks_are_left_to_the_caller(tmp_path, raw_masks):
+    name = 'detection/maskrcnn_transxnet_t_digits'
+    checkpoint = tmp_path / 'checkpoint.pth'
+    checkpoint.touch()
+    model = short_model(name)
+    content = describe(
+        model,
+        deploy_form(model),
+        short_config(name),
+        dataset_meta={'classes': ['0']},
+        checkpoint=checkpoint,
+        raw_masks=raw_masks,
+    )
+    assert content['masks'] == {
+        'size': 28,
+        'threshold': 0.5,
+        'paste': not raw_masks,
+    }
 
 
 # ------------------------------------------------------------- comparison

@@ -65,6 +65,12 @@ def parse_args() -> argparse.Namespace:
         '--forms', nargs='+', choices=titles, default=titles, metavar='FORM'
     )
     parser.add_argument(
+        '--no-speed',
+        dest='speed',
+        action='store_false',
+        help='leave the speed out, on a busy machine',
+    )
+    parser.add_argument(
         '--out', type=Path, default=ROOT / 'docs/benchmarks' / FOLDER
     )
     args = parser.parse_args()
@@ -105,13 +111,16 @@ def pictures_of(config: str) -> list[str]:
     ]
 
 
-def timed(*arguments: str) -> dict[str, float]:
+def timed(*arguments: str, speed: bool) -> dict[str, float]:
     """Run the worker in a process of its own."""
     words = [sys.executable, str(WORKER), *arguments]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f'{arguments[:3]}: {done.stderr.strip()[-500:]}')
-    return json.loads(done.stdout.splitlines()[-1])
+    measured = json.loads(done.stdout.splitlines()[-1])
+    if not speed:
+        del measured['images_per_second']
+    return measured
 
 
 def points(config: str, metrics: dict[str, float]) -> dict[str, float]:
@@ -128,7 +137,11 @@ def megabytes(paths: list[Path]) -> float:
 
 
 def compare(
-    steps: Steps, config: str, checkpoint: str, forms: list[Form]
+    steps: Steps,
+    config: str,
+    checkpoint: str,
+    forms: list[Form],
+    speed: bool,
 ) -> dict[str, Any]:
     """Measure a model in PyTorch and in all forms."""
     name = Path(config).stem
@@ -138,7 +151,7 @@ def compare(
         'form': PYTORCH,
         'metrics': points(config, metrics),
         'size_mb': megabytes([Path(checkpoint)]),
-        **timed('pytorch', config, checkpoint, *pictures),
+        **timed('pytorch', config, checkpoint, *pictures, speed=speed),
     }
     results = [first]
     for form in forms:
@@ -152,7 +165,7 @@ def compare(
                 'form': form.title,
                 'metrics': points(config, metrics),
                 'size_mb': megabytes([folder / n for n in form.files]),
-                **timed('exported', *arguments, *pictures),
+                **timed('exported', *arguments, *pictures, speed=speed),
             }
         )
     return {'name': name, 'config': config, 'results': results}
@@ -160,10 +173,12 @@ def compare(
 
 def exported(steps: Steps, config: str, checkpoint: str, form: Form) -> Path:
     """The exported folder of a form, made once for each precision."""
-    stem = f'{Path(config).stem}_{form.format}_{form.precision}'
+    stem = f'{Path(config).stem}_{form.precision}'
     folder = steps.folder / stem
     if not folder.exists():
-        flags = ['--format', form.format, '--precision', form.precision]
+        # Tracing takes most of the time, so one export has all formats.
+        formats = {f.format for f in FORMS if f.precision == form.precision}
+        flags = ['--format', *sorted(formats), '--precision', form.precision]
         words = [config, checkpoint, '--out', str(folder), *flags]
         if form.precision == 'int8':
             # The loss is shown in the table.
@@ -184,7 +199,13 @@ def main() -> None:
             train(steps, args.configs)
         work_dirs = args.work_dirs or steps.folder
         models = [
-            compare(steps, config, checkpoint_of(config, work_dirs), forms)
+            compare(
+                steps,
+                config,
+                checkpoint_of(config, work_dirs),
+                forms,
+                speed=args.speed,
+            )
             for config in args.configs
         ]
         content = {
