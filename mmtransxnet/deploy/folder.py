@@ -11,28 +11,65 @@ from typing import Any
 
 from mmtransxnet.deploy.formats import FORMATS
 from mmtransxnet.deploy.metadata import sha256_of
-from mmtransxnet.utils.atomic_write import TEMPORARY
 from mmtransxnet.utils.errors import UserError
 
 DESCRIPTION = 'model.json'
 RUNTIME = Path(__file__).with_name('runtime.py')
 
 
+# Ends the name of a folder that is being written.
+UNFINISHED = '.exporting'
+
+# What an export writes, and what Python adds when predict.py is imported.
+_OWN = {DESCRIPTION, 'README.md', 'predict.py', '__pycache__'}
+
+
 def check_target(out: Path) -> None:
-    """Check that a folder may be written.
+    """Check that a folder may be written, and what is in it replaced.
 
     Raises:
-        UserError: It has other things than an exported model.
+        UserError: It has other things than an exported model, or cannot be
+            replaced.
     """
     if not out.exists():
         return
     if not out.is_dir():
         raise UserError(f'--out {out} is a file, not a folder')
-    if any(out.iterdir()) and not (out / DESCRIPTION).is_file():
+    if out.is_mount() or out.samefile(Path.cwd()):
+        raise UserError(
+            f'--out {out} is the current folder or a mounted one, which '
+            'cannot be replaced; name a new folder in it'
+        )
+    found = {entry.name for entry in out.iterdir()}
+    if not found:
+        return
+    if not _is_export(out / DESCRIPTION):
         raise UserError(
             f'--out {out} has files that are not an exported model (no '
-            f'{DESCRIPTION}); choose another folder'
+            f'{DESCRIPTION} of one); choose another folder'
         )
+    others = found - _OWN - _model_files()
+    if others:
+        raise UserError(
+            f'--out {out} would be replaced, but has other things than an '
+            f'export: {", ".join(sorted(others))}; move them or choose '
+            'another folder'
+        )
+
+
+def _is_export(description: Path) -> bool:
+    try:
+        content = json.loads(description.read_text('utf-8'))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {'format_version', 'files'} <= set(
+        content
+    )
+
+
+def _model_files() -> set[str]:
+    rows = FORMATS.values()
+    return {name for row in rows for name in (row.file, row.weights) if name}
 
 
 @contextmanager
@@ -49,27 +86,43 @@ def unfinished(out: Path) -> Iterator[Path]:
         UserError: It cannot be written.
     """
     check_target(out)
-    try:
+    out = out.resolve()
+    with _naming_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(
-            tempfile.mkdtemp(TEMPORARY, f'{out.name}-', out.resolve().parent)
-        )
+        folder = Path(tempfile.mkdtemp(UNFINISHED, f'{out.name}-', out.parent))
+    try:
+        yield folder
+        check_target(out)
+        with _naming_errors(out):
+            folder.chmod(0o777 & ~_umask())
+            _take_place(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _naming_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f'--out {out} cannot be written ({error.strerror or error})'
         ) from error
+
+
+def _take_place(folder: Path, out: Path) -> None:
+    """Rename a folder; what was there before is removed afterwards."""
+    if not out.exists():
+        os.replace(folder, out)
+        return
+    before = folder.with_name(f'{folder.name}-before')
+    os.replace(out, before)
     try:
-        yield folder
-        folder.chmod(0o777 & ~_umask())
-        if out.exists():
-            before = folder.with_name(f'{folder.name}-before')
-            os.replace(out, before)
-            os.replace(folder, out)
-            shutil.rmtree(before)
-        else:
-            os.replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(folder, out)
+    except OSError:
+        os.replace(before, out)
+        raise
+    shutil.rmtree(before)
 
 
 def _umask() -> int:

@@ -118,8 +118,14 @@ def cases(form: DeployForm) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
 
 
 def _empty(height: int, width: int, seed: int) -> np.ndarray:
-    """A picture without an object: one colour."""
-    return np.full((height, width, 3), 40 + 30 * seed, np.uint8)
+    """A picture without an object: weak noise.
+
+    In a single colour, the scores of most positions would be equal up to
+    rounding, which then decides what a detector ranks first.
+    """
+    draw = np.random.default_rng(seed)
+    picture = draw.integers(0, 16, (height, width, 3)) + 40 + 30 * seed
+    return picture.astype(np.uint8)
 
 
 def _crowded(height: int, width: int, seed: int) -> np.ndarray:

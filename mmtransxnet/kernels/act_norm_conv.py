@@ -22,8 +22,10 @@ from mmtransxnet.kernels.depthwise import (
     has_hooks,
     input_gradient,
     merged_kernels,
+    multi_scale,
     weight_gradients,
 )
+from mmtransxnet.kernels.formula import has_kernel
 from mmtransxnet.kernels.settings import settings_of
 
 
@@ -33,14 +35,26 @@ def computes(x: Tensor, act: nn.Module, norm: Any, conv: nn.Module) -> bool:
     Not so for other modules, in low precision, and where a hook or a
     replacement has to see that a module is called.
     """
-    convs = _convs(conv)
     return (
         x.is_contiguous(memory_format=torch.channels_last)
         and type(act) is GELU
         and not must_be_called(act)
         and uses_batch(norm, x)
-        and (_is_pointwise(conv) or all(map(_has_residual, convs)))
-        and not any(map(must_be_called, (conv, *convs)))
+        and is_plain(conv)
+        and not any(map(must_be_called, (conv, *_convs(conv))))
+    )
+
+
+def is_plain(conv: Any) -> bool:
+    """Whether a module is one of the convolutions computed here."""
+    if has_kernel(conv, multi_scale):
+        return all(map(_has_residual, conv.proj))
+    return (
+        type(conv) is nn.Conv2d
+        and conv.kernel_size == (1, 1)
+        and conv.stride == (1, 1)
+        and conv.padding == (0, 0)
+        and conv.groups == 1
     )
 
 
@@ -61,12 +75,12 @@ def act_norm_conv(
     """
     convs = _convs(conv)
     biases = [c.bias for c in convs if c.bias is not None]
-    norm.num_batches_tracked.add_(1)
     return _ActNormConv.apply(
         x,
         act,
         norm,
-        _Pointwise if _is_pointwise(conv) else _Depthwise,
+        _count_batch(norm),
+        _Pointwise if isinstance(conv, nn.Conv2d) else _Depthwise,
         norm.weight,
         norm.bias,
         torch.cat(biases) if biases else None,
@@ -82,7 +96,7 @@ def norm_and_scale(x: Tensor, norm: Any, scale: Any) -> Tensor:
         norm: The batch norm.
         scale: A :class:`~mmtransxnet.models.layers.LayerScale`.
     """
-    norm.num_batches_tracked.add_(1)
+    momentum = _count_batch(norm)
     weight = scale.weight.flatten()
     return F.batch_norm(
         x,
@@ -91,22 +105,24 @@ def norm_and_scale(x: Tensor, norm: Any, scale: Any) -> Tensor:
         norm.weight * weight,
         norm.bias * weight + scale.bias,
         True,
-        norm.momentum,
+        momentum,
         norm.eps,
     )
 
 
+def _count_batch(norm: Any) -> float:
+    """Count a batch; return its weight in the running statistics."""
+    count = norm.num_batches_tracked
+    if count is not None:
+        count.add_(1)
+    if norm.momentum is not None:
+        return norm.momentum
+    # The average over all batches, as in torch's batch norms.
+    return 0.0 if count is None else 1.0 / float(count)
+
+
 def _convs(conv: Any) -> list[Any]:
     return [conv] if isinstance(conv, nn.Conv2d) else list(conv.proj)
-
-
-def _is_pointwise(conv: Any) -> bool:
-    return (
-        type(conv) is nn.Conv2d
-        and conv.kernel_size == (1, 1)
-        and conv.stride == (1, 1)
-        and conv.groups == 1
-    )
 
 
 def _has_residual(conv: Any) -> bool:
@@ -126,7 +142,6 @@ def uses_batch(norm: Any, x: Tensor) -> bool:
         and norm.training
         and norm.affine
         and norm.track_running_stats
-        and norm.momentum is not None
         and not must_be_called(norm)
     )
 
@@ -249,6 +264,7 @@ class _ActNormConv(torch.autograd.Function):
         x: Tensor,
         act: GELU,
         norm: Any,
+        momentum: float,
         kernel: type[_Kernel],
         norm_weight: Tensor,
         norm_bias: Tensor,
@@ -263,7 +279,7 @@ class _ActNormConv(torch.autograd.Function):
             norm.running_mean,
             norm.running_var,
             True,
-            norm.momentum,
+            momentum,
             norm.eps,
             out=out,
             save_mean=x.new_empty(0),
@@ -280,7 +296,7 @@ class _ActNormConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, shift, mean, invstd, *weights = ctx.saved_tensors
         kernel: type[_Kernel] = ctx.kernel
-        needs_bias, *needed = ctx.needs_input_grad[6:]
+        needs_bias, *needed = ctx.needs_input_grad[7:]
         grad = grad.contiguous(memory_format=torch.channels_last)
         z = ctx.act(x)
         _affine_(z, invstd, -mean * invstd)
@@ -296,6 +312,7 @@ class _ActNormConv(torch.autograd.Function):
         _affine_(z, weight, shift)  # n
         return (
             d_n,
+            None,
             None,
             None,
             None,

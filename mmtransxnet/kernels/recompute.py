@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from mmtransxnet.kernels.act_norm_conv import (
     act_norm_conv,
     computes,
+    is_plain,
+    must_be_called,
     norm_and_scale,
     uses_batch,
 )
@@ -136,11 +138,16 @@ def scaled_ffn_keeping_less(block: Any, x: Tensor) -> Any:
     if (
         not has_kernel(ffn, ffn_keeping_less)
         or not has_kernel(scale, scale_and_shift)
-        or any(map(has_hooks, (ffn, scale)))
         or not _ffn_is_recomputed(ffn, x)
+        or not is_plain(ffn.fc1[0])
         or synchronised_norms(block.norm2)
         or not uses_batch(ffn.fc2[1], x)
         or ffn.drop.p > 0
+        or any(
+            map(
+                must_be_called, (ffn, scale, block.norm2, ffn.fc1[0], ffn.drop)
+            )
+        )
     ):
         return NotImplemented
     out = recompute(
@@ -154,7 +161,10 @@ def scaled_ffn_keeping_less(block: Any, x: Tensor) -> Any:
 
 def _ffn_is_recomputed(ffn: Any, x: Tensor) -> bool:
     hidden = x.size(0) * sum(ffn.dwconv.splits) * x.size(2) * x.size(3)
-    return is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2)
+    return is_recomputed(x, hidden, ffn.recompute, ffn, ffn.fc1, ffn.fc2) and (
+        len(ffn.fc1),
+        len(ffn.fc2),
+    ) == (3, 2)
 
 
 def _after_expansion(ffn: Any, x: Tensor) -> Tensor:
@@ -172,8 +182,8 @@ def _act_norm_conv(
     drop: nn.Dropout | None = None,
 ) -> Tensor:
     """``conv(drop(norm(act(x))))`` with only x kept."""
-    dropped = drop is not None and drop.p > 0
-    if not dropped and computes(x, act, norm, conv):
+    drops = drop is not None and not _does_nothing(drop)
+    if not drops and computes(x, act, norm, conv):
         return act_norm_conv(x, act, norm, conv)
     parts = nn.ModuleList((act, norm, conv))
 
@@ -181,7 +191,15 @@ def _act_norm_conv(
         y = norm(act(y))
         return conv(y if drop is None else drop(y))
 
-    return recompute(compute, x, module=parts, random=dropped)
+    random = drops or not is_plain(conv)
+    return recompute(compute, x, module=parts, random=random)
+
+
+def _does_nothing(drop: nn.Module) -> bool:
+    """Whether a dropout need not be called."""
+    return (
+        type(drop) is nn.Dropout and drop.p == 0 and not must_be_called(drop)
+    )
 
 
 def is_recomputed(

@@ -1,6 +1,7 @@
 """Deploy heads in ONNX Runtime and OpenVINO against torch."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.config import ConfigDict
 from torch.export import Dim
 
-from mmtransxnet.deploy import tensorrt_operators
+from mmtransxnet.deploy import convert, runtime, tensorrt_operators
+from mmtransxnet.deploy import export as stages
 from mmtransxnet.deploy.graphs import DeployForm
 from mmtransxnet.deploy.graphs.nms import ABSENT, Suppression, detections
 from mmtransxnet.deploy.graphs.roi_align import RoIExtractor
@@ -31,10 +33,8 @@ SIZES = [[(96, 128)], [(64, 64)], [(96, 128), (70, 150)]]
 @functools.cache
 def exported(name):
     """The deploy form and its ONNX model."""
-    from mmtransxnet.deploy.convert import to_onnx
-
-    form = deploy(detector(detector_config(name)))
-    return form, to_onnx(form)
+    form = deploy(detector(detector_config(name), gain=1.0))
+    return form, convert.to_onnx(form)
 
 
 def run_onnxruntime(model):
@@ -84,6 +84,52 @@ def test_engines_find_what_torch_finds(name, engine):
     assert not expected[0].any()
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        'RetinaNet',
+        'MaskRCNN',
+        pytest.param(
+            'CascadeRCNN',
+            marks=pytest.mark.xfail(
+                reason='boxes differ in OpenVINO at 2 x 96 x 160, cause open'
+            ),
+        ),
+    ],
+)
+def test_export_compares_and_writes_both_formats(name, tmp_path, monkeypatch):
+    """All stages, with the graph above: tracing takes longest."""
+    pytest.importorskip('onnxruntime', reason='pip install onnxruntime')
+    pytest.importorskip('openvino', reason='pip install openvino')
+    form, model = exported(name)
+    monkeypatch.setattr(stages, 'deploy_form', lambda *_: form)
+    monkeypatch.setattr(convert, 'to_onnx', lambda _: model)
+    checkpoint = tmp_path / 'checkpoint.pth'
+    checkpoint.write_bytes(b'its checksum is stored')
+    config = detector_config(name)
+    stages.export(
+        detector(config, pyramid=False),
+        config,
+        stages.Request(tmp_path / 'exported'),
+        checkpoint=checkpoint,
+        dataset_meta={'classes': ['a', 'b', 'c', 'd']},
+        report=lambda line: None,
+    )
+    content = json.loads((tmp_path / 'exported/model.json').read_text())
+    assert (content['masks'] is None) == (name == 'RetinaNet')
+    for parity in content['parity'].values():
+        assert len(parity['compared']) == 12
+        assert set(parity['largest_difference']) == {
+            'boxes',
+            'scores',
+            *(['masks'] if content['masks'] else []),
+        }
+    photo = np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)
+    for engine in ('onnxruntime', 'openvino'):
+        found = runtime.load(tmp_path / 'exported', engine)(photo)
+        assert len(found.boxes) > 5
+
+
 class Part(DeployForm):
     """A function with the inputs of a test, instead of pictures."""
 
@@ -108,8 +154,6 @@ class Part(DeployForm):
 
 @functools.cache
 def exported_suppression():
-    from mmtransxnet.deploy.convert import to_onnx
-
     config = ConfigDict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=9)
     suppression = Suppression(config, 'test_cfg')
     batch, number = Dim('batch', min=1), Dim('number', min=1)
@@ -119,7 +163,7 @@ def exported_suppression():
         candidates(2, 40),
         shapes,
     )
-    return form, to_onnx(form)
+    return form, convert.to_onnx(form)
 
 
 def candidates(batch, number):
@@ -157,8 +201,6 @@ def test_suppression_of_ties_is_exact(engine):
 
 @functools.cache
 def exported_extractor(sampling_ratio):
-    from mmtransxnet.deploy.convert import to_onnx
-
     layer = dict(type='RoIAlign', output_size=3, sampling_ratio=sampling_ratio)
     extractor = RoIExtractor(SingleRoIExtractor(layer, 4, [4, 8, 16, 32]))
     features = tuple(
@@ -170,7 +212,7 @@ def exported_extractor(sampling_ratio):
         (*features, rois),
         ({}, {}, {}, {}, {0: Dim('number', min=1)}),
     )
-    return form, to_onnx(form)
+    return form, convert.to_onnx(form)
 
 
 def regions(number, largest=500.0):
@@ -200,6 +242,9 @@ def test_operators_are_those_of_tensorrt(name):
     used = {node.op_type for node in nodes}
     assert used <= tensorrt_operators.OPERATORS
     assert not {node.domain for node in nodes} - {''}
+    # It has uint8 for inputs and outputs only.
+    readers = [node.op_type for node in nodes if 'images' in node.input]
+    assert set(readers) <= {'Cast', 'Shape'}
 
 
 def all_nodes(graph):

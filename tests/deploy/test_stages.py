@@ -1,12 +1,15 @@
 """What is checked around the conversion; no model is converted."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mmengine.config import Config
 
 from mmtransxnet.deploy import formats
 from mmtransxnet.deploy.export import Request, check_request
-from mmtransxnet.deploy.folder import unfinished
+from mmtransxnet.deploy.folder import UNFINISHED, unfinished
 from mmtransxnet.deploy.formats import check_formats
 from mmtransxnet.deploy.graphs import deploy_form
 from mmtransxnet.deploy.metadata import describe, picture_steps
@@ -17,6 +20,7 @@ from mmtransxnet.deploy.parity import (
     compare_maps,
 )
 from mmtransxnet.deploy.quantisation import check_loss
+from mmtransxnet.utils.atomic_write import remove_unfinished
 from mmtransxnet.utils.errors import UserError
 from tests.support.deploy import short_config, short_model
 from tests.support.suite_configs import CONFIGS, load
@@ -58,17 +62,75 @@ def _fail(out):
         1 / 0  # noqa: B018
 
 
+def _export(out, *names):
+    with unfinished(out) as folder:
+        (folder / 'model.json').write_text('{"format_version": 1, "files": 1}')
+        for name in names:
+            (folder / name).touch()
+
+
 def test_an_earlier_export_is_replaced_as_a_whole(tmp_path):
     out = tmp_path / 'exported'
-    for name in ('model.json', 'model.onnx'):
-        with unfinished(out) as folder:
-            (folder / 'model.json').touch()
-            (folder / name).touch()
+    _export(out, 'model.xml', 'model.bin')
+    _export(out, 'model.onnx')
     assert {p.name for p in out.iterdir()} == {'model.json', 'model.onnx'}
     with pytest.raises(ZeroDivisionError):
         _fail(out)
     assert {p.name for p in out.iterdir()} == {'model.json', 'model.onnx'}
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('photo.jpg', 'x', r'other things than an export: photo\.jpg'),
+        ('model.json', '{"keras": 1}', 'not an exported model'),
+        ('model.json', '[', 'not an exported model'),
+    ],
+)
+def test_what_is_not_of_an_export_is_kept(tmp_path, name, content, message):
+    out = tmp_path / 'exported'
+    _export(out, 'model.onnx')
+    (out / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        _export(out)
+    assert (out / name).read_text() == content
+
+
+def test_the_current_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match='the current folder'):
+        check_request(Request(Path()))
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / 'real').mkdir()
+    (tmp_path / 'link').symlink_to('real')
+    _export(tmp_path / 'link', 'model.onnx')
+    assert (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'real' / 'model.onnx').is_file()
+
+
+def test_the_earlier_export_is_put_back(tmp_path, monkeypatch):
+    out = tmp_path / 'exported'
+    _export(out, 'model.onnx')
+    replace = os.replace
+
+    def failing(source, target):
+        if str(source).endswith(UNFINISHED):
+            raise OSError(28, 'No space left on device')
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', failing)
+    with pytest.raises(UserError, match='No space left'):
+        _export(out, 'model.xml')
+    assert (out / 'model.onnx').is_file()
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_killed_export_does_not_stop_a_training_run(tmp_path):
+    with unfinished(tmp_path / 'exported'):
+        assert remove_unfinished(tmp_path) == []
 
 
 # --------------------------------------------------------------- pictures

@@ -75,6 +75,19 @@ def test_values_far_from_zero_keep_their_precision(conv):
     compare(parts(conv, torch.float32), x, 1e-3)
 
 
+@pytest.mark.parametrize('momentum', [None, 0.0, 0.3])
+def test_running_statistics(momentum):
+    modules = parts(momentum=momentum)
+    for _ in range(3):
+        compare(modules, image(mean=1.0), 1e-12)
+
+
+def test_a_norm_that_does_not_count():
+    modules = parts()
+    modules[1].num_batches_tracked = None
+    compare(modules, image(), 1e-12)
+
+
 @pytest.mark.parametrize('name', ['0', '1', '2'])
 def test_frozen_parts(name):
     modules = parts()
@@ -128,6 +141,24 @@ class Norm(nn.BatchNorm2d):
     pass
 
 
+class Tripled(MultiScaleDWConv):
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        return self.base(x)
+
+
+def convolved(conv):
+    return nn.ModuleList([GELU(), nn.BatchNorm2d(12), conv])
+
+
 def normalised(modules, norm):
     modules[1] = norm
     return modules
@@ -142,7 +173,6 @@ def changed(modules, change):
     'modules',
     [
         parts().eval(),
-        parts(momentum=None),
         parts(affine=False),
         parts(track_running_stats=False),
         normalised(parts(), Norm(12)),
@@ -157,7 +187,10 @@ def changed(modules, change):
             lambda m: m[2].proj[1].register_forward_pre_hook(print),
         ),
         nn.ModuleList([nn.GELU(), nn.BatchNorm2d(12), nn.Conv2d(12, 5, 1)]),
-        nn.ModuleList([GELU(), nn.BatchNorm2d(12), nn.Conv2d(12, 5, 3)]),
+        convolved(nn.Conv2d(12, 5, 3)),
+        convolved(nn.Conv2d(12, 5, 1, padding=1)),
+        convolved(Wrapped(nn.Conv2d(12, 5, 1))),
+        convolved(Tripled(12)),
     ],
     ids=lambda m: str(m)[:60],
 )

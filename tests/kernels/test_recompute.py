@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
 
 from mmtransxnet import TransXNet
 from mmtransxnet.kernels.batch_norm import synchronised_norms
@@ -240,3 +242,62 @@ def test_norms_without_their_gpu_ask_nobody():
     model = TransXNet(micro(), 64, conv_norm_cfg=dict(type='SyncBN')).train()
     assert synchronised_norms(model)
     assert not synchronised_norms(revert_sync_batchnorm(model))
+
+
+# ---------------------------------------------------------- changed networks
+class Adapter(nn.Module):
+    """A convolution with a branch that drops values, as adapters have."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, x):
+        return self.base(x) + F.dropout(self.base(x), 0.5, True)
+
+
+def adapted(*path):
+    def change(block):
+        parent = block.get_submodule(path[0])
+        parent[path[1]] = Adapter(parent[path[1]])
+
+    return change
+
+
+def longer(block):
+    block.mlp.fc2.append(nn.Hardtanh(-0.1, 0.1))
+
+
+def averaging(block):
+    block.with_cp = True
+    for part in block.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        adapted('mlp.fc1', 0),
+        adapted('mlp.fc2', 0),
+        adapted('token_mixer.proj', 3),
+        longer,
+        averaging,
+        lambda block: parametrizations.spectral_norm(block.mlp.fc1[0]),
+    ],
+    ids=['fc1', 'fc2', 'proj', 'longer', 'averaging', 'spectral_norm'],
+)
+def test_a_changed_network_is_trained_the_same(change):
+    def run(mode):
+        model = micro_model(recompute=mode).double().train()
+        torch.manual_seed(0)
+        change(model.network[0][0])
+        outs = model(make_input(0, (2, 3, 64, 64)).double())
+        probe_loss(outs).backward()
+        return outs, gradients(model), buffers(model)
+
+    outs, grads, state = run('on')
+    expected, expected_grads, expected_state = run('off')
+    assert_all_close(outs, expected, 1e-10, 'outputs')
+    assert_same_gradients(grads, expected_grads, 1e-9)
+    assert_same_buffers(state, expected_state, 1e-10)

@@ -80,7 +80,11 @@ class Pyramid(nn.Module):
 
 @torch.no_grad()
 def detector(
-    config, seed: int = 0, spread: float = 1.0, pyramid: bool = True
+    config,
+    seed: int = 0,
+    spread: float = 1.0,
+    pyramid: bool = True,
+    gain: float = 1.4,
 ) -> nn.Module:
     """A detector of a config with random heads.
 
@@ -90,6 +94,7 @@ def detector(
         spread: Standard deviation of the class logits, roughly; 0 makes all
             scores of a head equal.
         pyramid: Whether the backbone is a :class:`Pyramid`.
+        gain: Of the other layers. Random layers amplify rounding errors.
     """
     torch.manual_seed(seed)
     model = build(config)
@@ -107,14 +112,14 @@ def detector(
         if weight.ndim < 2:
             continue
         fan_in = weight[0].numel()
-        gain = 1.4
+        scale = gain
         if leaf in ('rpn_cls', 'retina_cls', 'fc_cls'):
-            gain = spread
+            scale = spread
         if leaf in ('rpn_reg', 'retina_reg', 'fc_reg'):
-            gain = 0.5
-        weight.normal_(std=gain * fan_in**-0.5)
+            scale = 0.5
+        weight.normal_(std=scale * fan_in**-0.5)
         if part.bias is not None:
-            part.bias.normal_(std=0.1 if gain else 0)
+            part.bias.normal_(std=0.1 if scale else 0)
     return model.eval()
 
 

@@ -128,7 +128,8 @@ class Normalise(nn.Module):
             Float tensor ``(B, 3, H', W')`` in the order of channels of the
             model, H' and W' multiples of the preprocessor's divisor.
         """
-        x = images.permute(0, 3, 1, 2).float()
+        # The cast is first: TensorRT has uint8 for inputs and outputs only.
+        x = images.float().permute(0, 3, 1, 2)
         if self.bgr:
             x = x.flip(1)
         x = x * self.scale + self.shift

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +45,11 @@ class Detector(DeployForm):
         (images,) = super().example_inputs()
         sizes = torch.tensor(images.shape[1:3]).repeat(len(images), 1)
         return images, sizes - torch.arange(len(images))[:, None]
+
+    def inputs_of(self, pictures: np.ndarray) -> dict[str, np.ndarray]:
+        """All inputs; every picture fills its array."""
+        sizes = np.full((len(pictures), 2), pictures.shape[1:3], np.int64)
+        return {**super().inputs_of(pictures), 'sizes': sizes}
 
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """Dynamic dimensions of each input."""
