@@ -50,9 +50,11 @@ $(ORIGINAL)/.ready: $(REQUIREMENTS)
 demo: setup
 	$(VENV)/bin/python tools/demo.py
 
-# A file of tests stays in one process: what it builds is built once.
+# A file of tests stays in one process: what it builds is built once. Files in
+# their order: xdist would begin with those of many tests, which are fast, and
+# leave one process alone with a slow file at the end.
 test: setup
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # To repeat what one run has drawn: make fuzz SEED=...
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')

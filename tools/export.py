@@ -184,7 +184,9 @@ def main() -> None:
             checkpoint=checkpoint,
             dataset_meta=meta,
             calibration=(
-                calibration_pictures(config, request.size, args.calibrate)
+                calibration_pictures(
+                    config, request.size, request.batch, args.calibrate
+                )
                 if int8
                 else ()
             ),

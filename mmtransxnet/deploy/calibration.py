@@ -20,6 +20,7 @@ _SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 def calibration_pictures(
     config: Config,
     size: tuple[int, int] | None,
+    batch: int | None,
     folder: str | None = None,
 ) -> list[np.ndarray]:
     """Pictures as the graph takes them.
@@ -29,10 +30,11 @@ def calibration_pictures(
     Args:
         config: The config of the model.
         size: Height and width of the graph; None for any.
+        batch: Number of images of the graph; None for any.
         folder: A folder of pictures to use instead.
 
     Returns:
-        Arrays ``(1, H, W, 3)``, red, green, blue, uint8.
+        Arrays ``(batch or 1, H, W, 3)``, red, green, blue, uint8.
 
     Raises:
         UserError: There is no picture, or it has not the size of the graph.
@@ -44,8 +46,11 @@ def calibration_pictures(
             f'{folder or "the training data"} has no picture to calibrate '
             'int8 with; name a folder of pictures with --calibrate'
         )
-    step = max(1, len(files) // MAX_PICTURES)
-    return list(_loaded(config, files[::step][:MAX_PICTURES], size))
+    count = min(len(files), MAX_PICTURES)
+    chosen = np.linspace(0, len(files) - 1, count).round().astype(int)
+    pictures = _loaded(config, [files[i] for i in chosen], size)
+    # A graph of a constant batch takes as many, if the same.
+    return [np.repeat(picture, batch or 1, axis=0) for picture in pictures]
 
 
 def _files_of(folder: str) -> list[str]:

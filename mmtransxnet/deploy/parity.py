@@ -5,7 +5,7 @@ without an object and with many. What is compared depends on the names of the
 outputs only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,19 +60,51 @@ class Parity:
         self.differences[output] = max(before, difference)
 
 
-def check_parity(
-    reference: Callable[..., tuple[torch.Tensor, ...]],
-    form: DeployForm,
-    run: Runner,
-    limits: Limits,
-    name: str,
-) -> Parity:
-    """Compare a file with PyTorch.
+@dataclass
+class Case:
+    """Inputs, and what PyTorch computes from them.
+
+    Attributes:
+        name: For example ``'2 x 96 x 160, many objects'``.
+        inputs: By name.
+        expected: Outputs by name.
+    """
+
+    name: str
+    inputs: dict[str, np.ndarray]
+    expected: dict[str, np.ndarray]
+
+
+def expected_cases(
+    reference: Callable[..., tuple[torch.Tensor, ...]], form: DeployForm
+) -> list[Case]:
+    """All comparisons.
 
     Args:
         reference: Takes the inputs of the deploy form and returns its
             outputs, computed by PyTorch.
         form: The deploy form.
+    """
+    found = []
+    for name, inputs in cases(form):
+        with torch.no_grad():
+            tensors = [torch.from_numpy(inputs[n]) for n in form.input_names]
+            outputs = reference(*tensors)
+        expected = {
+            key: value.numpy()
+            for key, value in zip(form.output_names, outputs, strict=True)
+        }
+        found.append(Case(name, inputs, expected))
+    return found
+
+
+def check_parity(
+    expected: Sequence[Case], run: Runner, limits: Limits, name: str
+) -> Parity:
+    """Compare a file with PyTorch.
+
+    Args:
+        expected: The comparisons.
         run: Runs the file.
         limits: What may differ.
         name: Name of the format, for messages.
@@ -84,22 +116,18 @@ def check_parity(
         UserError: An output differs; names it and the size.
     """
     parity = Parity()
-    for case, inputs in cases(form):
-        with torch.no_grad():
-            tensors = [torch.from_numpy(inputs[n]) for n in form.input_names]
-            outputs = reference(*tensors)
-        expected = {
-            key: value.numpy()
-            for key, value in zip(form.output_names, outputs, strict=True)
-        }
-        got = run(inputs)
-        compare = compare_detections if 'count' in expected else compare_maps
-        for problem in compare(expected, got, inputs, limits, parity):
+    for case in expected:
+        detects = 'count' in case.expected
+        compare = compare_detections if detects else compare_maps
+        got = run(case.inputs)
+        for problem in compare(
+            case.expected, got, case.inputs, limits, parity
+        ):
             raise UserError(
-                f'{name} differs from PyTorch at {case}: {problem}. Nothing '
-                'was written; please report it with the config'
+                f'{name} differs from PyTorch at {case.name}: {problem}. '
+                'Nothing was written; please report it with the config'
             )
-        parity.compared.append(case)
+        parity.compared.append(case.name)
     return parity
 
 
@@ -113,8 +141,11 @@ def cases(form: DeployForm) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
                 pictures = np.stack(
                     [draw(height, width, seed) for seed in range(batch)]
                 )
-                case = f'{batch} x {height} x {width}, {content}'
-                yield case, form.inputs_of(pictures)
+                inputs = form.inputs_of(pictures)
+                if 'sizes' in inputs:
+                    # The first of several pictures is smaller: padded.
+                    inputs['sizes'][: batch - 1] -= 9
+                yield f'{batch} x {height} x {width}, {content}', inputs
 
 
 def _empty(height: int, width: int, seed: int) -> np.ndarray:

@@ -18,11 +18,10 @@ from mmtransxnet.kernels.batch_norm import LOCAL_NORMS
 from mmtransxnet.kernels.channels_last import GELU
 from mmtransxnet.kernels.depthwise import (
     DepthwiseConv2d,
-    conv2d,
-    has_hooks,
-    input_gradient,
+    convolution_backward,
     merged_kernels,
     multi_scale,
+    must_be_called,
     weight_gradients,
 )
 from mmtransxnet.kernels.formula import has_kernel
@@ -80,7 +79,7 @@ def act_norm_conv(
         act,
         norm,
         _count_batch(norm),
-        _Pointwise if isinstance(conv, nn.Conv2d) else _Depthwise,
+        isinstance(conv, nn.Conv2d),
         norm.weight,
         norm.bias,
         torch.cat(biases) if biases else None,
@@ -146,109 +145,12 @@ def uses_batch(norm: Any, x: Tensor) -> bool:
     )
 
 
-def must_be_called(module: nn.Module) -> bool:
-    """Whether a hook or a replacement has to see that a module is called."""
-    return 'forward' in vars(module) or has_hooks(module)
-
-
-class _Kernel:
-    """The convolution, and the gradients that it sends back."""
-
-    @staticmethod
-    def forward(
-        x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
-    ) -> Tensor:
-        """Convolve ``(B, C, H, W)``."""
-        raise NotImplementedError
-
-    @staticmethod
-    def input_gradient(
-        grad: Tensor, x: Tensor, weights: Sequence[Tensor]
-    ) -> Tensor:
-        """Gradient of the input, of which ``x`` has the shape."""
-        raise NotImplementedError
-
-    @staticmethod
-    def weight_gradients(
-        grad: Tensor,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        needed: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
-        """Gradients of the kernels for the input ``x``."""
-        raise NotImplementedError
-
-
-class _Pointwise(_Kernel):
-    """A 1x1 convolution."""
-
-    @staticmethod
-    def forward(
-        x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
-    ) -> Tensor:
-        return F.conv2d(x, weights[0], bias)
-
-    @staticmethod
-    def input_gradient(
-        grad: Tensor, x: Tensor, weights: Sequence[Tensor]
-    ) -> Tensor:
-        return _pointwise_gradient(grad, x, weights[0], 0)
-
-    @staticmethod
-    def weight_gradients(
-        grad: Tensor,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        needed: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
-        if not needed[0]:
-            return [None]
-        return [_pointwise_gradient(grad, x, weights[0], 1)]
-
-
-def _pointwise_gradient(
-    grad: Tensor, x: Tensor, weight: Tensor, wanted: int
-) -> Tensor:
-    """PyTorch's own gradient of the input (0) or the kernel (1)."""
-    return torch.ops.aten.convolution_backward(
-        grad,
-        x,
-        weight,
-        None,
-        stride=[1, 1],
-        padding=[0, 0],
-        dilation=[1, 1],
-        transposed=False,
-        output_padding=[0, 0],
-        groups=1,
-        output_mask=[wanted == 0, wanted == 1, False],
-    )[wanted]
-
-
-class _Depthwise(_Kernel):
-    """Depthwise convolutions of consecutive channels, with residual."""
-
-    @staticmethod
-    def forward(
-        x: Tensor, weights: Sequence[Tensor], bias: Tensor | None
-    ) -> Tensor:
-        return conv2d(x, merged_kernels(weights, residual=True), bias)
-
-    @staticmethod
-    def input_gradient(
-        grad: Tensor, x: Tensor, weights: Sequence[Tensor]
-    ) -> Tensor:
-        kernel = merged_kernels(weights, residual=True)
-        return input_gradient(x, kernel, grad)
-
-    @staticmethod
-    def weight_gradients(
-        grad: Tensor,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        needed: Sequence[bool],
-    ) -> Sequence[Tensor | None]:
-        return weight_gradients(x, weights, grad, needed)
+def _kernel(weights: Sequence[Tensor], pointwise: bool) -> tuple[Tensor, int]:
+    """The kernel of the convolution, and its groups."""
+    if pointwise:
+        return weights[0], 1
+    merged = merged_kernels(weights, residual=True)
+    return merged, len(merged)
 
 
 class _ActNormConv(torch.autograd.Function):
@@ -265,7 +167,7 @@ class _ActNormConv(torch.autograd.Function):
         act: GELU,
         norm: Any,
         momentum: float,
-        kernel: type[_Kernel],
+        pointwise: bool,
         norm_weight: Tensor,
         norm_bias: Tensor,
         bias: Tensor | None,
@@ -285,22 +187,24 @@ class _ActNormConv(torch.autograd.Function):
             save_mean=x.new_empty(0),
             save_invstd=x.new_empty(0),
         )
-        ctx.kernel, ctx.act = kernel, act
+        ctx.pointwise, ctx.act = pointwise, act
         ctx.save_for_backward(
             x, norm_weight, norm_bias, mean, invstd, *weights
         )
-        return kernel.forward(out, weights, bias)
+        kernel, groups = _kernel(weights, pointwise)
+        padding = kernel.size(-1) // 2
+        return F.conv2d(out, kernel, bias, padding=padding, groups=groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, shift, mean, invstd, *weights = ctx.saved_tensors
-        kernel: type[_Kernel] = ctx.kernel
+        kernel, groups = _kernel(weights, ctx.pointwise)
         needs_bias, *needed = ctx.needs_input_grad[7:]
         grad = grad.contiguous(memory_format=torch.channels_last)
         z = ctx.act(x)
         _affine_(z, invstd, -mean * invstd)
-        d_n = kernel.input_gradient(grad, z, weights)
+        d_n = convolution_backward(z, kernel, grad, 0, groups)
         d_weight, d_shift = _norm_gradients(d_n, z)
         # The gradient of h, in place of that of n: the mean over all values
         # of a channel and the part along z do not change n.
@@ -319,8 +223,23 @@ class _ActNormConv(torch.autograd.Function):
             d_weight,
             d_shift,
             grad.sum(dim=(0, 2, 3)) if needs_bias else None,
-            *kernel.weight_gradients(grad, z, weights, needed),
+            *_kernel_gradients(z, weights, grad, needed, ctx.pointwise),
         )
+
+
+def _kernel_gradients(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    grad: Tensor,
+    needed: Sequence[bool],
+    pointwise: bool,
+) -> list[Tensor | None]:
+    """Gradients of the weights for the input x; None if not needed."""
+    if not pointwise:
+        return weight_gradients(x, weights, grad, needed)
+    if not needed[0]:
+        return [None]
+    return [convolution_backward(x, weights[0], grad, 1, groups=1)]
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class _DepthwiseConv(torch.autograd.Function):
     def forward(
         x: Tensor, bias: Tensor, residual: bool, *weights: Tensor
     ) -> Tensor:
-        return conv2d(x, merged_kernels(weights, residual), bias)
+        return _conv2d(x, merged_kernels(weights, residual), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -50,7 +50,9 @@ class _DepthwiseConv(torch.autograd.Function):
         needs_x, needs_bias, _, *needed = ctx.needs_input_grad
         kernel = merged_kernels(weights, ctx.residual)
         return (
-            input_gradient(x, kernel, grad) if needs_x else None,
+            convolution_backward(x, kernel, grad, 0, len(kernel))
+            if needs_x
+            else None,
             grad.sum(dim=(0, 2, 3)) if needs_bias else None,
             None,
             *weight_gradients(x, weights, grad, needed),
@@ -97,10 +99,18 @@ def merged_kernels(weights: Sequence[Tensor], residual: bool) -> Tensor:
     return kernel + identity
 
 
-def _convolution_backward(
-    x: Tensor, weight: Tensor, grad: Tensor, wanted: int
+def convolution_backward(
+    x: Tensor, weight: Tensor, grad: Tensor, wanted: int, groups: int
 ) -> Tensor:
-    """PyTorch's own gradient of the input (0) or the kernel (1)."""
+    """PyTorch's own gradient of the input (0) or the kernel (1).
+
+    Args:
+        x: Input ``(B, C, H, W)``.
+        weight: Kernels of size K; stride 1, zero padding ``K // 2``.
+        grad: Gradient of the output.
+        wanted: Which gradient.
+        groups: Groups of the convolution.
+    """
     padding = weight.size(-1) // 2
     return torch.ops.aten.convolution_backward(
         grad,
@@ -112,15 +122,10 @@ def _convolution_backward(
         dilation=[1, 1],
         transposed=False,
         output_padding=[0, 0],
-        groups=weight.size(0),
+        groups=groups,
         # If the bias gradient is requested, oneDNN computes the slow part too.
         output_mask=[wanted == 0, wanted == 1, False],
     )[wanted]
-
-
-def input_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-    """Gradient ``(B, C, H, W)`` of the input."""
-    return _convolution_backward(x, weight, grad, 0)
 
 
 def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
@@ -129,7 +134,7 @@ def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     if weight.size(-1) == 1:
         return (x * grad).sum(dim=(0, 2, 3)).view_as(weight)
     if weight.size(-1) < _MIN_KERNEL_SIZE:
-        return _convolution_backward(x, weight, grad, 1)
+        return convolution_backward(x, weight, grad, 1, c)
     correlation = F.conv2d(
         x.reshape(1, b * c, h, w),
         grad.reshape(b * c, 1, h, w),
@@ -139,8 +144,7 @@ def _weight_gradient(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     return correlation.reshape(b, *weight.shape).sum(dim=0)
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve each channel with its own kernel, by PyTorch's operator."""
+def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(
         x,
         weight,
@@ -173,12 +177,12 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     if not torch.jit.is_scripting():
         return _depthwise_fast(x, weight, bias)
-    return conv2d(x, weight, bias)
+    return _conv2d(x, weight, bias)
 
 
 def _depthwise_fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not settings_of(x).fast_depthwise:
-        return conv2d(x, weight, bias)
+        return _conv2d(x, weight, bias)
     if weight.size(-1) == 1:
         return _scale(x, weight, bias)
     if (
@@ -186,7 +190,7 @@ def _depthwise_fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or weight.size(-1) < _MIN_KERNEL_SIZE
         or not (torch.is_grad_enabled() and weight.requires_grad)
     ):
-        return conv2d(x, weight, bias)
+        return _conv2d(x, weight, bias)
     device = x.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -210,7 +214,7 @@ def _add_merged(
     """Compute ``x`` plus depthwise convolutions of consecutive channels."""
     bias = biases[0] if len(biases) == 1 else torch.cat(list(biases))
     if not torch.is_grad_enabled():
-        return conv2d(x, merged_kernels(weights, residual=True), bias)
+        return _conv2d(x, merged_kernels(weights, residual=True), bias)
     return _DepthwiseConv.apply(x, bias, True, *weights)
 
 
@@ -292,11 +296,12 @@ def _must_be_called(module: nn.Module) -> bool:
     This is so with hooks (pruning and older weight norms are hooks, too),
     parametrisations and replacements of the module or its ``forward``.
     """
-    return (
-        type(module) is not DepthwiseConv2d
-        or 'forward' in vars(module)
-        or has_hooks(module)
-    )
+    return type(module) is not DepthwiseConv2d or must_be_called(module)
+
+
+def must_be_called(module: nn.Module) -> bool:
+    """Whether a hook or a replacement has to see that a module is called."""
+    return 'forward' in vars(module) or has_hooks(module)
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -14,7 +14,6 @@ from mmtransxnet.kernels.act_norm_conv import (
     act_norm_conv,
     computes,
     is_plain,
-    must_be_called,
     norm_and_scale,
     uses_batch,
 )
@@ -22,7 +21,7 @@ from mmtransxnet.kernels.batch_norm import (
     no_statistics_update,
     synchronised_norms,
 )
-from mmtransxnet.kernels.depthwise import has_hooks
+from mmtransxnet.kernels.depthwise import must_be_called
 from mmtransxnet.kernels.formula import has_kernel, in_place_of
 from mmtransxnet.kernels.layer_scale import scale_and_shift
 from mmtransxnet.kernels.settings import PLAIN, settings_of
@@ -239,11 +238,7 @@ def is_recomputed(
 
 def _must_be_called(part: nn.Module) -> bool:
     """Whether a sequence of modules must be called as a module."""
-    return (
-        type(part) is not nn.Sequential
-        or 'forward' in vars(part)
-        or has_hooks(part)
-    )
+    return type(part) is not nn.Sequential or must_be_called(part)
 
 
 class _Reentrant:
