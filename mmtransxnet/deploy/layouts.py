@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmtransxnet.utils.atomic_write import write_safely
 from mmtransxnet.utils.errors import UserError
 
 MAX_BATCH = 8
@@ -41,16 +42,19 @@ def write_layout(folder: Path, out: Path, kind: str) -> None:
             f'--layout {kind}: expected one of {", ".join(LAYOUTS)}'
         )
     target = check_layout(folder, out)
-    name = target.name
     info = json.loads((folder / 'model.json').read_text('utf-8'))
-    version = target / '1'
-    version.mkdir(parents=True)
     # OpenVINO reads both formats, but its own without converting.
     preferred = 'openvino' if 'openvino' in info['files'] else 'onnx'
-    for path in _files(folder, info['files'][preferred]['file']):
-        shutil.copyfile(path, version / path.name)
-    shutil.copyfile(folder / 'model.json', target / 'model.json')
-    LAYOUTS[kind](out, name, info, preferred)
+    version = target / '1'
+    version.mkdir(parents=True)
+    try:
+        for path in _files(folder, info['files'][preferred]['file']):
+            shutil.copyfile(path, version / path.name)
+        shutil.copyfile(folder / 'model.json', target / 'model.json')
+        LAYOUTS[kind](out, target.name, info, preferred)
+    except BaseException:
+        shutil.rmtree(target)
+        raise
 
 
 def check_layout(folder: Path, out: Path) -> Path:
@@ -90,9 +94,7 @@ def _ovms(
 ) -> None:
     """Add the model to config.json, which lists all of the repository."""
     path = out / 'config.json'
-    content: dict[str, Any] = {'model_config_list': []}
-    if path.is_file():
-        content = json.loads(path.read_text('utf-8'))
+    content = _listed(path)
     settings = {
         'name': name,
         # Relative to config.json.
@@ -101,7 +103,24 @@ def _ovms(
         'plugin_config': {'PERFORMANCE_HINT': 'THROUGHPUT'},
     }
     content['model_config_list'].append({'config': settings})
-    path.write_text(json.dumps(content, indent=2) + '\n', 'utf-8')
+    write_safely(path, (json.dumps(content, indent=2) + '\n').encode())
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    """The list of models of a repository, empty if there is none."""
+    if not path.exists():
+        return {'model_config_list': []}
+    try:
+        content = json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read ({error})') from error
+    models = content.get('model_config_list') if type(content) is dict else 0
+    if not isinstance(models, list):
+        raise UserError(
+            f'{path} has no list "model_config_list": correct it, or choose '
+            'another folder'
+        )
+    return content
 
 
 def _triton(

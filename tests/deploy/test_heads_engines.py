@@ -12,6 +12,7 @@ from torch.export import Dim
 
 from mmtransxnet.deploy import convert, runtime, tensorrt_operators
 from mmtransxnet.deploy import export as stages
+from mmtransxnet.deploy.formats.openvino import order_ties
 from mmtransxnet.deploy.graphs import DeployForm
 from mmtransxnet.deploy.graphs.nms import ABSENT, Suppression, detections
 from mmtransxnet.deploy.graphs.roi_align import RoIExtractor
@@ -51,10 +52,10 @@ def run_onnxruntime(model):
 def run_openvino(model):
     openvino = pytest.importorskip('openvino', reason='pip install openvino')
     core = openvino.Core()
+    network = core.read_model(model.SerializeToString())
+    order_ties(network)
     compiled = core.compile_model(
-        core.read_model(model.SerializeToString()),
-        'CPU',
-        {'INFERENCE_PRECISION_HINT': 'f32'},
+        network, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
     )
 
     def run(*inputs):
@@ -84,19 +85,7 @@ def test_engines_find_what_torch_finds(name, engine):
     assert not expected[0].any()
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'RetinaNet',
-        'MaskRCNN',
-        pytest.param(
-            'CascadeRCNN',
-            marks=pytest.mark.xfail(
-                reason='boxes differ in OpenVINO at 2 x 96 x 160, cause open'
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize('name', CONFIGS)
 def test_export_compares_and_writes_both_formats(name, tmp_path, monkeypatch):
     """All stages, with the graph above: tracing takes longest."""
     pytest.importorskip('onnxruntime', reason='pip install onnxruntime')
@@ -176,19 +165,7 @@ def candidates(batch, number):
     return corners.flatten(2), scores, labels
 
 
-@pytest.mark.parametrize(
-    'engine',
-    [
-        run_onnxruntime,
-        pytest.param(
-            run_openvino,
-            marks=pytest.mark.xfail(
-                reason='OpenVINO orders thousands of equal scores otherwise',
-                strict=True,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize('engine', [run_onnxruntime, run_openvino])
 def test_suppression_of_ties_is_exact(engine):
     torch.manual_seed(0)
     form, model = exported_suppression()

@@ -146,3 +146,15 @@ def test_errors(tmp_path):
     folder = export(tmp_path / 'a b', 'classification')
     with pytest.raises(UserError, match='rename the folder'):
         write_layout(folder, tmp_path / 'models', 'ovms')
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '{"model_config_list": 1}'])
+def test_a_damaged_list_leaves_the_repository_as_it_was(tmp_path, content):
+    folder = export(tmp_path / 'exported', 'classification')
+    models = tmp_path / 'models'
+    models.mkdir()
+    (models / 'config.json').write_text(content)
+    with pytest.raises(UserError, match=r'config\.json'):
+        write_layout(folder, models, 'ovms')
+    assert [path.name for path in models.iterdir()] == ['config.json']
+    assert (models / 'config.json').read_text() == content

@@ -32,7 +32,36 @@ def converted(source: Source) -> Any:
         model = openvino.convert_model(path)
         # The weights may be mapped from the file.
         model = model.clone()
+    order_ties(model)
     return model
+
+
+def order_ties(model: Any) -> None:
+    """Let equal scores keep their order, as ONNX defines it.
+
+    OpenVINO converts ONNX's TopK to one that may choose any of equal values:
+    a detector would then find other boxes in pictures with even areas.
+
+    Args:
+        model: A model of OpenVINO, changed in place.
+    """
+    from openvino import opset11
+
+    for node in model.get_ops():
+        if node.get_type_name() != 'TopK':
+            continue
+        kept = node.get_attributes()
+        stable = opset11.topk(
+            node.input_value(0),
+            node.input_value(1),
+            kept['axis'],
+            kept['mode'],
+            kept['sort'],
+            kept['index_element_type'],
+            stable=True,
+        )
+        for i in range(node.get_output_size()):
+            node.output(i).replace(stable.output(i))
 
 
 def open_model(path: Path) -> Runner:
