@@ -1,0 +1,1 @@
+"""Data of one's own: read in any usual layout, converted, and a config."""
