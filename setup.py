@@ -50,6 +50,9 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmtransxnet', 'mmtransxnet.*']),
+    entry_points={
+        'console_scripts': ['mmtransxnet = mmtransxnet.command:main']
+    },
     python_requires='>=3.10',
     # Neither distribution is named here: they install the same modules, and
     # the second would overwrite the first.

@@ -110,6 +110,50 @@ for path in sorted(home.rglob('*.py')):
     }
 
 
+def command(site, folder, *arguments):
+    """Run the command of the wheel in a folder of a user."""
+    return support.run(
+        [sys.executable, site / 'bin/mmtransxnet', *arguments],
+        cwd=folder,
+        env=support.environment(PYTHONPATH=str(site)),
+    )
+
+
+def test_the_command_has_every_program(site, tmp_path):
+    done = command(site, tmp_path, '--help')
+    assert done.returncode == 0, done.stderr
+    names = {line.split()[0] for line in done.stdout.splitlines()
+             if line.startswith('  ')}  # fmt: skip
+    assert {'train', 'test', 'infer', 'export', 'serve', 'demo', 'check',
+            'launch', 'get-flops', 'speed'} <= names  # fmt: skip
+    assert len(names) == len(
+        [p for p in (ROOT / 'tools').rglob('*.py') if p.stem[0] != '_']
+    )
+
+
+def test_the_command_runs_programs_with_configs_by_name(site, tmp_path):
+    done = command(
+        site, tmp_path, 'get-flops', 'transxnet_t', '--shape', '64', '64'
+    )
+    assert '12.83 M' in done.stdout, done.stderr
+    path = 'configs/detection/retinanet_transxnet_t.py'
+    done = command(site, tmp_path, 'train', path)
+    # Its message, with the name that the user gave.
+    assert done.returncode == 2
+    assert 'COCO_ROOT' in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_the_command_name_the_remedy(site, tmp_path):
+    done = command(site, tmp_path, 'tran', 'transxnet_t')
+    assert done.returncode == 1
+    assert 'did you mean train' in done.stderr
+    done = command(site, tmp_path, 'train', 'maskrcnn_transxnet_x')
+    assert done.returncode == 2
+    assert 'did you mean maskrcnn_transxnet_' in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_the_index_of_the_wheel_names_files_that_are_there(site):
     mim = site / 'mmtransxnet/.mim'
     index = yaml.safe_load((mim / 'model-index.yml').read_text())

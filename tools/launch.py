@@ -9,6 +9,7 @@ order of NODE_RANK, and a failed rendezvous is reported in one line.
 
 import argparse
 
+from mmtransxnet.command import programs
 from mmtransxnet.engine.runner.launch import launch
 
 
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'processes', help='number of processes on this machine'
     )
-    parser.add_argument('tool', help='file of the tool')
+    parser.add_argument('tool', help='file of the tool, or its name: train')
     parser.add_argument('arguments', nargs=argparse.REMAINDER)
     return parser.parse_args()
 
@@ -28,7 +29,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run torchrun."""
     args = parse_args()
-    launch(args.processes, args.tool, args.arguments)
+    tool = str(programs().get(args.tool, args.tool))
+    launch(args.processes, tool, args.arguments)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 
-from mmtransxnet.benchmark.paths import ROOT
 from mmtransxnet.datasets import build_digits
 from mmtransxnet.engine.hooks.preemption import STATUS
 from mmtransxnet.engine.runner.resume import (
@@ -32,6 +31,7 @@ from mmtransxnet.engine.runner.resume import (
     read_training_state,
 )
 from mmtransxnet.utils.atomic_write import TEMPORARY
+from mmtransxnet.utils.paths import ROOT
 
 # A classifier with averaged weights, mixed batches and a worker process.
 CONFIG = """

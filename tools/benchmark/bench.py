@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mmtransxnet.benchmark.paths import ROOT
 from mmtransxnet.benchmark.speed.bench import bench, expected_minutes
 from mmtransxnet.benchmark.speed.machine import matmul_peak
 from mmtransxnet.benchmark.speed.standard import STANDARD
 from mmtransxnet.engine import report_user_errors
+from mmtransxnet.utils.paths import ROOT
 
 
 def parse_args() -> argparse.Namespace:

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from mmtransxnet.benchmark.formats import FOLDER, FORMS, PYTORCH, Form
-from mmtransxnet.benchmark.paths import ROOT
 from mmtransxnet.benchmark.pipeline import PRETRAINING, Steps
 from mmtransxnet.benchmark.speed.machine import describe
 from mmtransxnet.benchmark.speed.records import file_name
 from mmtransxnet.engine import UserError, load_config, report_user_errors
+from mmtransxnet.utils.paths import ROOT
 from mmtransxnet.version import __version__
 
 # Metrics by config: name in the table, name in the logs, points in a unit.

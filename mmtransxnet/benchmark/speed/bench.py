@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import mmtransxnet
-from mmtransxnet.benchmark.paths import ROOT
 from mmtransxnet.benchmark.speed.records import file_name
 from mmtransxnet.benchmark.speed.standard import FLOPS, Work
 from mmtransxnet.utils.atomic_write import write_safely
 from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.paths import ROOT
 
 _SPEED = ROOT / 'tools' / 'benchmark' / 'speed.py'
 

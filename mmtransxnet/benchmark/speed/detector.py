@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmtransxnet.benchmark.paths import ROOT
+from mmtransxnet.utils.paths import ROOT
 
 CONFIG = 'configs/detection/maskrcnn_transxnet_t.py'
 

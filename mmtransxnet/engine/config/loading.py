@@ -8,7 +8,7 @@ object that it configures.
 import difflib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from mmtransxnet.engine.config.options import check_counts, check_kind
 from mmtransxnet.utils.errors import UserError, in_a_line
+from mmtransxnet.utils.paths import ROOT
 from mmtransxnet.utils.text import shorten
 
 # Keys that the Runner reads from the config besides its own arguments.
@@ -63,7 +64,7 @@ def load_config(
     """Read a config file and merge the options of the command line.
 
     Args:
-        path: Config file.
+        path: Config file, or the name of one (:func:`config_path`).
         options: Values by dotted key, as ``--cfg-options`` gives them.
         data_root: Root of the data set, overrides the environment.
 
@@ -72,9 +73,7 @@ def load_config(
             unknown key or a value of the wrong type, a count is invalid, or
             the config does not use a data root.
     """
-    if not os.path.isfile(path):
-        shown = shorten(path)
-        raise UserError(f'config {shown} is not a file{_similar_files(path)}')
+    path = config_path(path)
     if data_root is not None:
         os.environ.update(dict.fromkeys(_ROOT_VARIABLES, data_root))
     try:
@@ -95,6 +94,34 @@ def load_config(
     return config
 
 
+def config_path(name: str) -> str:
+    """The file of a config.
+
+    Args:
+        name: A file; or a config of the suite by its name, such as
+            ``maskrcnn_transxnet_s``, or by its path in the suite,
+            ``configs/detection/maskrcnn_transxnet_s.py``, from any folder.
+
+    Raises:
+        UserError: There is no such config.
+    """
+    if os.path.isfile(name):
+        return name
+    shipped = _shipped_configs()
+    path = shipped.get(Path(name).stem)
+    if path and (name == path.stem or ROOT / name == path):
+        return str(path)
+    raise UserError(
+        f'config {shorten(name)} is neither a file nor a config of the '
+        f'suite{_similar(name, shipped)}'
+    )
+
+
+def _shipped_configs() -> dict[str, Path]:
+    """The suite's configs by name."""
+    return {p.stem: p for p in (ROOT / 'configs').glob('[!_]*/*.py')}
+
+
 def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
     """Merge options into a config, raising for invalid ones."""
     scope = config.get('default_scope')  # an option may change it
@@ -110,13 +137,12 @@ def _merge(config: Config, options: Mapping[str, Any], path: str) -> None:
             ) from error
 
 
-def _similar_files(path: str) -> str:
-    """Suggest configs with similar names."""
-    folder = Path(path).parent
-    if not os.path.isdir(folder):
-        return ''
-    names = sorted(p.name for p in folder.glob('*.py'))
-    close = difflib.get_close_matches(Path(path).name, names)
+def _similar(name: str, shipped: Iterable[str]) -> str:
+    """Suggest configs with similar names, beside it or in the suite."""
+    path = Path(name)
+    beside = path.parent.glob('*.py') if os.path.isdir(path.parent) else ()
+    close = difflib.get_close_matches(path.name, [p.name for p in beside])
+    close = close or difflib.get_close_matches(path.stem, shipped)
     return f'; did you mean {", ".join(close)}?' if close else ''
 
 

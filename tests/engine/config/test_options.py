@@ -118,7 +118,7 @@ def test_any_config_file(tmp_path, content):
 @fuzz(60)
 @given(st.text(st.characters(codec=None), max_size=300))
 def test_any_name_of_a_config(name):
-    with pytest.raises(UserError, match='is not a file'):
+    with pytest.raises(UserError, match='is neither a file'):
         load_config('x' + name)
 
 
