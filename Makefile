@@ -5,41 +5,62 @@
 # make bench  measure the standard table (half an hour and more)
 # make tables write the tables of the READMEs and docs from files of figures
 # make setup  make .venv with the pinned stack; the others do it when needed
+# make extras also what the tests need: engines of export, a server, linters
 # make test-openmmlab   a short set of tests with the original distribution
 
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 \
+	python3.10 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	2>/dev/null && echo $$p && break; done)
 VENV := .venv
 ORIGINAL := .venv-openmmlab
 REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
-PIP_FLAGS := --quiet --constraint requirements/constraints.txt
 
 # The tests keep all cores busy, each process with threads of its own; those
 # that spin while they wait make a two-core machine ten times slower. A tool
 # started alone looks at the load itself.
 test fuzz test-openmmlab: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup demo test fuzz lint bench tables test-openmmlab clean
+.PHONY: setup extras demo test fuzz lint bench tables test-openmmlab clean
 
 setup: $(VENV)/.ready
+
+extras: $(VENV)/.extras
+
+# $(call install,VENV,what,arguments): pip, its last line shown on a terminal,
+# all of it in VENV/install.log, whose end is shown if it fails.
+define install
+	@echo '  $(2)'
+	@$(1)/bin/pip install --constraint requirements/constraints.txt \
+	--progress-bar off --disable-pip-version-check $(3) 2>&1 \
+	| tee -a $(1)/install.log | { if [ -t 1 ]; then \
+	while IFS= read -r line; do printf '\r\033[K    %.72s' "$$line"; done; \
+	printf '\r\033[K'; else cat > /dev/null; fi; } \
+	|| { tail -n 25 $(1)/install.log >&2; \
+	echo 'error: pip failed; all of it: $(1)/install.log' >&2; exit 1; }
+endef
 
 # Both distributions ask for opencv-python, which shares its folder with the
 # headless build and needs libraries of a desktop that servers do not have.
 define make_venv
-	@test -n "$(PYTHON)" || { echo 'error: Python 3.10, 3.11 or 3.12 is needed; set PYTHON=/path/to/python' >&2; exit 1; }
-	rm -rf $(1)
-	$(PYTHON) -m venv $(1)
-	$(1)/bin/pip install $(PIP_FLAGS) -r requirements/torch.txt
-	$(1)/bin/pip install $(PIP_FLAGS) -r requirements/$(2).txt \
-		-r requirements/runtime.txt -r requirements/digits.txt \
-		-r requirements/export.txt -r requirements/serve.txt \
-		-r requirements/tests.txt setuptools
-	$(1)/bin/pip uninstall --quiet --yes opencv-python opencv-python-headless
-	$(1)/bin/pip install $(PIP_FLAGS) --no-deps opencv-python-headless
-	$(1)/bin/pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
-	touch $@
+	@test -n "$(PYTHON)" || { echo 'error: Python 3.10 or newer is needed; set PYTHON=/path/to/python' >&2; exit 1; }
+	@echo 'Installing into $(1), once; 2 to 4 minutes, and a download of some GB:'
+	@rm -rf $(1)
+	@$(PYTHON) -m venv $(1)
+	$(call install,$(1),torch and torchvision,-r requirements/torch.txt)
+	$(call install,$(1),mmengine$(,) mmcv$(,) mmdet$(,) mmseg$(,) mmpretrain,\
+		-r requirements/$(2).txt -r requirements/runtime.txt \
+		-r requirements/digits.txt setuptools)
+	@$(1)/bin/pip uninstall --quiet --yes opencv-python opencv-python-headless
+	$(call install,$(1),opencv without a desktop,--no-deps opencv-python-headless)
+	$(call install,$(1),mmtransxnet,--no-deps --no-build-isolation -e .)
+	@touch $@
 endef
+
+, := ,
 
 $(VENV)/.ready: $(REQUIREMENTS)
 	$(call make_venv,$(VENV),onedl)
@@ -47,36 +68,44 @@ $(VENV)/.ready: $(REQUIREMENTS)
 $(ORIGINAL)/.ready: $(REQUIREMENTS)
 	$(call make_venv,$(ORIGINAL),openmmlab)
 
+# What the tests need beside it: engines of export, the server, the linters.
+EXTRAS := -r requirements/export.txt -r requirements/serve.txt \
+	-r requirements/tests.txt
+
+%/.extras: %/.ready
+	$(call install,$*,export$(,) serving$(,) tests,$(EXTRAS))
+	@touch $@
+
 demo: setup
 	$(VENV)/bin/python tools/demo.py
 
 # A file of tests stays in one process: what it builds is built once. Files in
 # their order: xdist would begin with those of many tests, which are fast, and
 # leave one process alone with a slow file at the end.
-test: setup
+test: extras
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # To repeat what one run has drawn: make fuzz SEED=...
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
-fuzz: setup
+fuzz: extras
 	@echo "SEED=$(SEED)"
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m fuzz \
 		--hypothesis-profile fuzz --hypothesis-seed $(SEED)
 
-lint: setup
+lint: extras
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
 # With the default of users, not that of a busy machine.
-bench: setup
+bench: extras
 	env -u OMP_WAIT_POLICY $(VENV)/bin/python tools/benchmark/bench.py
 
-tables: setup
+tables: extras
 	$(VENV)/bin/python tools/tables.py
 
-test-openmmlab: $(ORIGINAL)/.ready
+test-openmmlab: $(ORIGINAL)/.extras
 	$(ORIGINAL)/bin/python -m pytest -m distribution
 
 clean:

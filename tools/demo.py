@@ -1,19 +1,19 @@
 """Train Mask R-CNN + TransXNet on the embedded digits and show the result.
 
-It only calls the tools for users, and prints each command.
+It only calls the tools for users, and shows each command.
 """
 
 import argparse
 import os
 import pickle
+import sys
 from pathlib import Path
 
 from rich.table import Table
 
 from mmtransxnet.benchmark.pipeline import PRETRAINING, Steps
-from mmtransxnet.datasets import side_by_side
+from mmtransxnet.datasets import contact_sheet, side_by_side
 
-ROOT = Path(__file__).resolve().parents[1]
 DETECTOR = 'configs/detection/maskrcnn_transxnet_t_digits.py'
 
 
@@ -38,6 +38,30 @@ def summary(
     return table
 
 
+def next_commands(checkpoint: str, pictures: str) -> str:
+    """What to try with the trained model."""
+    name = Path(DETECTOR).stem
+    if Path('tools/demo.py').is_file():
+        python = os.path.relpath(sys.executable)
+        start, config = f'{python} tools/', DETECTOR
+        infer, export = f'{start}infer.py', f'{start}export.py'
+        check = f'{start}dataset/check.py'
+    else:
+        infer, export, check, config = (
+            'mmtransxnet infer',
+            'mmtransxnet export',
+            'mmtransxnet check',
+            name,
+        )
+    return '\n'.join(
+        [
+            f'{infer} {config} {checkpoint} {pictures} --out drawn',
+            f'{export} {config} {checkpoint} --out exported',
+            f'{check} {config} --deep',
+        ]
+    )
+
+
 def main() -> None:
     """Build the data, pretrain, train, evaluate, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -50,26 +74,53 @@ def main() -> None:
     # Where the configs look for the data.
     data = os.environ.get('DIGITS_ROOT', 'data/digits')
 
-    steps = Steps(ROOT, folder, args.cfg_options)
-    steps.run('data', 'dataset/build_digits.py', '--root', data)
-    pretrained = steps.train('classification pretraining', PRETRAINING)
+    steps = Steps(folder, args.cfg_options)
+    print = steps.console.print
+    print(
+        'Four steps, about 8 minutes on two CPU cores: data, pretraining of '
+        'the backbone, training of Mask R-CNN, evaluation. '
+        f'All output: {steps.log}',
+        soft_wrap=True,
+    )
+    steps.run(
+        '1/4 data',
+        'dataset/build_digits.py',
+        '--root',
+        data,
+        comes='draws 960 scenes and 6,123 single digits; 0.4 min',
+    )
+    sheet = folder / 'data.png'
+    contact_sheet(data).save(sheet)
+    print(f'What the model has to find: {sheet}', soft_wrap=True)
+    pretrained = steps.train(
+        '2/4 pretraining',
+        PRETRAINING,
+        comes='TransXNet-T learns to tell single digits; 2 min',
+    )
     checkpoint = steps.train(
-        'Mask R-CNN training',
+        '3/4 Mask R-CNN',
         DETECTOR,
         f'model.backbone.init_cfg.checkpoint={pretrained}',
+        comes='learns to find and outline digits in scenes; 5 min',
     )
     file = folder / 'predictions.pkl'
     metrics = steps.test(
-        'evaluation', DETECTOR, checkpoint, '--out', str(file)
+        '4/4 evaluation',
+        DETECTOR,
+        checkpoint,
+        '--out',
+        str(file),
+        comes='160 scenes it has not seen; 0.3 min',
     )
 
     predictions = pickle.loads(file.read_bytes())
     picture = folder / 'predictions.png'
     side_by_side(data, predictions).save(picture)
-    steps.console.print(summary(metrics, len(predictions), steps.minutes))
-    steps.console.print(
-        f'Ground truth beside predictions: {picture}', soft_wrap=True
-    )
+    print(summary(metrics, len(predictions), steps.minutes))
+    print(f'Ground truth beside predictions: {picture}', soft_wrap=True)
+    print('\nNext, for example:')
+    photos = os.path.join(data, 'coco/val')
+    print(next_commands(checkpoint, photos), soft_wrap=True)
 
 
 if __name__ == '__main__':

@@ -43,6 +43,15 @@ def test_classifier_pretrains_a_detector_that_is_evaluated(
     assert status == 0, log
     assert 'coco/segm_mAP_50' in log
     assert log.count('Operators of mmcv.ops') == 1
+    # A summary on the terminal; the dumps are in the file.
+    assert 'This run:' in log
+    assert 'MaskRCNN, ' in log
+    assert '10 classes, batches of' in log
+    assert 'default_hooks = dict(' not in log
+    assert 'System environment' not in log
+    (file,) = (work / 'detector').glob('*/*.log')
+    for dump in ('This run:', 'default_hooks = dict(', 'System environment'):
+        assert dump in file.read_text()
 
     status, log = tool(
         'test.py',

@@ -124,7 +124,7 @@ def main() -> None:
         '--cfg-options', nargs='+', default=[], help='for all trainings'
     )
     args = parser.parse_args()
-    steps = Steps(ROOT, args.folder.resolve(), args.cfg_options)
+    steps = Steps(args.folder.resolve(), args.cfg_options)
     data = os.environ.get('DIGITS_ROOT', 'data/digits')
     steps.run('data', 'dataset/build_digits.py', '--root', data)
     models = train_all(steps)

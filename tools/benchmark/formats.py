@@ -190,7 +190,7 @@ def exported(steps: Steps, config: str, checkpoint: str, form: Form) -> Path:
 def main() -> None:
     """Train what is not trained, measure and write the record."""
     args = parse_args()
-    steps = Steps(ROOT, args.folder.resolve(), [])
+    steps = Steps(args.folder.resolve(), [])
     forms = [form for form in FORMS if form.title in args.forms]
     with report_user_errors():
         if args.work_dirs is None:

@@ -17,7 +17,7 @@ train_pipeline = [
     # No flipping: a mirrored digit is not a valid digit.
     dict(
         type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3,
-        backend='pillow'),
+        backend='cv2'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [

@@ -13,6 +13,7 @@ from mmtransxnet.engine.checks.preflight import (
     check_init_weights,
 )
 from mmtransxnet.engine.runner.distributed import in_turn
+from mmtransxnet.engine.runner.readable import ReadableRunner, SummaryHook
 
 
 def build_runner(config: Config, splits: Sequence[str]) -> Runner:
@@ -40,6 +41,7 @@ def build_runner(config: Config, splits: Sequence[str]) -> Runner:
     if 'runner_type' in config:
         runner = RUNNERS.build(config)
     else:
-        runner = Runner.from_cfg(config)
+        runner = ReadableRunner.from_cfg(config)
     guard_data(runner, config)
+    runner.register_hook(SummaryHook(), SummaryHook.priority)
     return runner
