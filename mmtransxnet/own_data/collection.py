@@ -41,7 +41,8 @@ class Picture:
         split: ``train``, ``val`` or ``test``; None if the data has no split.
         label: Its class, in classification.
         objects: Its objects, in detection; may be empty.
-        label_map: File with a class per pixel, in segmentation.
+        label_map: File with a class per pixel, in segmentation; None if it
+            is drawn from the masks of ``objects``.
     """
 
     path: Path
@@ -69,6 +70,9 @@ class Collection:
         palette: A colour ``(red, green, blue)`` for each class, None if the
             data has none.
         has_masks: Whether all objects of a detection set have masks.
+        label_values: What a pixel of a label map's file has for each class, a
+            number or a colour; None if these are the numbers of the classes.
+            Pixels with any other value are ignored in training.
     """
 
     kind: str
@@ -80,6 +84,7 @@ class Collection:
     dropped: Counter[str] = field(default_factory=Counter)
     palette: tuple[tuple[int, int, int], ...] | None = None
     has_masks: bool = False
+    label_values: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ class Prepared:
         picture_root: Folder that the names of pictures are relative to.
         splits: ``train`` and ``val``, and ``test`` if the data has it.
         label_map_root: Folder of the label maps, in segmentation.
-        img_suffix: Suffix of all pictures, in segmentation.
+        img_suffix: What mmseg appends to the listed names of pictures, in
+            segmentation; '' if they have different suffixes. The label maps
+            end in ``.png``.
         tile: Side of a tile in pixels, None if the pictures are whole.
     """
 

@@ -20,7 +20,10 @@ from PIL import Image, UnidentifiedImageError
 from mmtransxnet.engine.checks.dataset_types import Loading
 from mmtransxnet.utils.text import first_few
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif')
+IMAGE_SUFFIXES = (
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.webp', '.ppm'),
+    *('.pgm', '.pbm', '.pnm', '.tif', '.tiff', '.jp2'),
+)
 
 MAX_RATIO = 100
 """Maximum ratio of a picture's longer to its shorter side. Resized to 800

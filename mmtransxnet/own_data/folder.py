@@ -1,0 +1,199 @@
+"""The files of a folder, and how annotations name them."""
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from mmtransxnet.engine.checks.pictures import IMAGE_SUFFIXES
+from mmtransxnet.utils.errors import UserError
+
+SPLIT_NAMES = dict(
+    train=('train', 'training', 'trn'),
+    val=('val', 'valid', 'validation', 'dev'),
+    test=('test', 'testing', 'tst'),
+)
+
+_SPLITS = {
+    name: split for split, names in SPLIT_NAMES.items() for name in names
+}
+
+
+def split_of(path: PurePosixPath) -> str | None:
+    """Return the split that a path names, as ``train2017`` or ``valid``.
+
+    Folders are read from the innermost outwards.
+    """
+    for part in reversed(path.parts):
+        split = _SPLITS.get(re.sub(r'\d+$', '', part.lower()))
+        if split:
+            return split
+    return None
+
+
+def split_in_name(name: str) -> str | None:
+    """Return the split that a word of a file name names."""
+    for word in re.split(r'[\W_]+', name.lower()):
+        split = _SPLITS.get(re.sub(r'\d+$', '', word))
+        if split:
+            return split
+    return None
+
+
+class Folder:
+    """The files in a folder and its subfolders.
+
+    Links to folders are followed, each folder once.
+
+    Args:
+        root: The folder.
+
+    Attributes:
+        root: The folder.
+        files: All files relative to it, sorted; hidden ones are left out.
+
+    Raises:
+        UserError: It is not a folder, or cannot be listed.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise UserError(
+                f'{root} is not a folder: give the one that has your pictures '
+                'and their annotations'
+            )
+        self.files = sorted(_walk(self.root))
+
+    @cached_property
+    def pictures(self) -> list[PurePosixPath]:
+        """The files with a picture's suffix."""
+        return self.with_suffix(*IMAGE_SUFFIXES)
+
+    def with_suffix(self, *suffixes: str) -> list[PurePosixPath]:
+        """Return the files with one of the suffixes, in any case."""
+        return [file for file in self.files if file.suffix.lower() in suffixes]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[PurePosixPath]]:
+        return _grouped(self.pictures, lambda file: file.name)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[PurePosixPath]]:
+        return _grouped(self.pictures, lambda file: file.stem)
+
+    @cached_property
+    def _known(self) -> set[PurePosixPath]:
+        return set(self.pictures)
+
+    def find(
+        self, name: str, annotation: PurePosixPath
+    ) -> PurePosixPath | None:
+        """Return the picture that an annotation file names.
+
+        It is searched relative to the annotation file, to the folder, and
+        then by its name anywhere. An absolute path of another machine counts
+        as a name.
+
+        Args:
+            name: What the annotation file has.
+            annotation: The annotation file.
+
+        Returns:
+            None if there is no such picture.
+
+        Raises:
+            UserError: The name leads out of the folder, or fits several
+                pictures.
+        """
+        path = PurePosixPath(name.replace('\\', '/'))
+        if not path.name or '\0' in name:
+            return None
+        if not path.is_absolute() and ':' not in path.parts[0]:
+            near = self._inside(annotation.parent / path, annotation)
+            for candidate in (near, self._inside(path, None)):
+                if candidate in self._known:
+                    return candidate
+        found = self._by_name.get(path.name) or (
+            []
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            else self._by_stem.get(path.name, [])
+        )
+        return self._nearest(found, path, annotation)
+
+    def with_stem(self, annotation: PurePosixPath) -> PurePosixPath | None:
+        """Return the picture with the same name, apart from the suffix."""
+        found = self._by_stem.get(annotation.stem, [])
+        beside = [file for file in found if file.parent == annotation.parent]
+        return self._nearest(beside or found, annotation, annotation)
+
+    def _inside(
+        self, path: PurePosixPath, annotation: PurePosixPath | None
+    ) -> PurePosixPath | None:
+        """A path without ``..``; an error if it leads out of the folder."""
+        normal = os.path.normpath(path)
+        if not normal.startswith('..'):
+            return PurePosixPath(normal)
+        if annotation is None:
+            return None
+        raise UserError(
+            f'{self.root / annotation} names a picture outside of '
+            f'{self.root}: give the folder that has both the pictures and '
+            'their annotations'
+        )
+
+    def _nearest(
+        self,
+        found: list[PurePosixPath],
+        path: PurePosixPath,
+        annotation: PurePosixPath,
+    ) -> PurePosixPath | None:
+        """The only candidate, or the only one of the same split or folder."""
+        if len(found) < 2:
+            return found[0] if found else None
+        ending = [file for file in found if _ends_with(file, path)]
+        found = ending or found
+        split = split_of(annotation) or split_in_name(annotation.stem)
+        if len(found) > 1 and split:
+            found = [file for file in found if split_of(file) == split]
+        if len(found) == 1:
+            return found[0]
+        raise UserError(
+            f'{self.root / annotation} names {path.name}, which fits several '
+            'pictures in different folders: write their folders into the '
+            'annotations, or give the pictures different names'
+        )
+
+
+def _grouped(files, key) -> dict[str, list[PurePosixPath]]:
+    groups: dict[str, list[PurePosixPath]] = {}
+    for file in files:
+        groups.setdefault(key(file), []).append(file)
+    return groups
+
+
+def _ends_with(file: PurePosixPath, path: PurePosixPath) -> bool:
+    return file.parts[-len(path.parts) :] == path.parts
+
+
+def _walk(root: Path) -> Iterator[PurePosixPath]:
+    """Files below a folder; links in circles are followed once."""
+    seen: set[str] = set()
+    for at, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(at)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith('.') and name != '__MACOSX'
+        )
+        inner = PurePosixPath(Path(at).relative_to(root).as_posix())
+        for name in names:
+            if not name.startswith('.') and os.path.isfile(
+                os.path.join(at, name)
+            ):
+                yield inner / name

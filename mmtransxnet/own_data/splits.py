@@ -1,0 +1,196 @@
+"""Division of annotated pictures into training and validation."""
+
+import hashlib
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mmtransxnet.own_data.collection import Collection, Picture
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.text import first_few
+
+SHARE = 0.2
+"""Share of the pictures for validation."""
+
+MIN_PICTURES = 4
+
+Labels = dict[Path, frozenset[str]]
+
+
+def split(collection: Collection, labels: Labels, seed: int = 0) -> Collection:
+    """Give each picture a split.
+
+    Splits that the data has are used. Else a fifth of the pictures is for
+    validation: for each class, beginning with the rarest, a fifth of the
+    pictures that show it, but at least one stays for training. Pictures that
+    are copies of each other stay together.
+
+    Args:
+        collection: The data.
+        labels: The classes that each picture shows.
+        seed: For the order in which pictures are drawn.
+
+    Returns:
+        The collection with splits ``train`` and ``val``, and ``test`` if the
+        data has it.
+
+    Raises:
+        UserError: There are too few pictures, or no training pictures in the
+            splits that the data has.
+    """
+    given = {picture.split for picture in collection.pictures} - {None}
+    if not given:
+        return _divided(collection, collection.pictures, labels, seed)
+    outside = [p for p in collection.pictures if p.split is None]
+    collection.pictures = [p for p in collection.pictures if p.split]
+    if outside:
+        reason = 'picture outside of the given splits'
+        collection.dropped[reason] += len(outside)
+        collection.reasons.append(
+            f'Not taken over ({len(outside)}): {reason}, for example '
+            f'{outside[0].path}.'
+        )
+    if 'train' not in given:
+        raise UserError(
+            f'{collection.root} has {" and ".join(sorted(map(str, given)))} '
+            'pictures and none for training: add a split named train, or '
+            'remove the names of splits to have a new one made'
+        )
+    if 'val' in given:
+        collection.reasons.append('The splits are those of the data.')
+        _report_copies(collection)
+        return collection
+    training = [p for p in collection.pictures if p.split == 'train']
+    _divided(collection, training, labels, seed)
+    _report_copies(collection)
+    return collection
+
+
+def _divided(
+    collection: Collection,
+    pictures: list[Picture],
+    labels: Labels,
+    seed: int,
+) -> Collection:
+    """The collection with some pictures newly divided."""
+    if len(pictures) < MIN_PICTURES:
+        raise UserError(
+            f'{collection.root} has {len(pictures)} usable training pictures: '
+            f'add some, at least {MIN_PICTURES} are needed to learn from some '
+            'and validate on others'
+        )
+    groups = _copies(pictures)
+    if len(groups) < 2:
+        raise UserError(
+            f'{collection.root} has only copies of one picture: add others'
+        )
+    chosen = _choose(groups, labels, seed)
+    divided = {picture.path for picture in pictures}
+    collection.pictures = [
+        replace(picture, split='val' if picture.path in chosen else 'train')
+        if picture.path in divided
+        else picture
+        for picture in collection.pictures
+    ]
+    collection.reasons.append(
+        f'{len(chosen)} of {len(pictures)} pictures were drawn for '
+        f'validation, stratified by class, with seed {seed}.'
+    )
+    together = [group for group in groups if len(group) > 1]
+    if together:
+        collection.reasons.append(
+            f'{sum(map(len, together))} pictures are copies of others (such '
+            f'as {_names(together[0])}); copies are in the same split.'
+        )
+    return collection
+
+
+def _choose(
+    groups: list[list[Picture]], labels: Labels, seed: int
+) -> set[Path]:
+    """The pictures for validation."""
+    shown = [
+        frozenset().union(*(labels[picture.path] for picture in group))
+        for group in groups
+    ]
+    order = list(range(len(groups)))
+    random.Random(seed).shuffle(order)
+    total = Counter(label for some in shown for label in some)
+    left = total.copy()
+    chosen: set[int] = set()
+
+    def has_enough(label: str) -> bool:
+        return total[label] - left[label] >= round(SHARE * total[label])
+
+    def choose(members: list[int], number: int) -> None:
+        # Sorting keeps the drawn order of those that are alike.
+        for i in sorted(members, key=lambda i: sum(map(has_enough, shown[i]))):
+            # Training keeps a picture of each class.
+            keeps = all(left[label] > 1 for label in shown[i])
+            if number > 0 and keeps and i not in chosen:
+                chosen.add(i)
+                left.subtract(shown[i])
+                number -= 1
+
+    for label in sorted(total, key=lambda label: (total[label], label)):
+        members = [i for i in order if label in shown[i]]
+        already = total[label] - left[label]
+        choose(members, round(SHARE * total[label]) - already)
+    empty = [i for i in order if not shown[i]]
+    choose(empty, round(SHARE * len(empty)))
+    # Rounding gives few or none for small classes.
+    choose(order, max(1, round(SHARE * len(groups))) - len(chosen))
+    if not chosen:  # each picture is the only one of a class
+        chosen.add(order[0])
+    return {picture.path for i in chosen for picture in groups[i]}
+
+
+def _copies(pictures: list[Picture]) -> list[list[Picture]]:
+    """Pictures with the same pixels, together; in the order of pictures."""
+    groups: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        groups.setdefault(_hash(picture.path), []).append(picture)
+    return list(groups.values())
+
+
+def _hash(path: Path) -> str:
+    """Hash of the decoded pixels, of the content if they cannot be decoded.
+
+    A copy in another lossless format has the same pixels.
+    """
+    content = path.read_bytes()
+    if content:
+        try:
+            pixels = cv2.imdecode(
+                np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR
+            )
+        except cv2.error:
+            pixels = None
+        if pixels is not None:
+            digest = hashlib.sha256(str(pixels.shape).encode())
+            digest.update(pixels.tobytes())
+            return digest.hexdigest()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _report_copies(collection: Collection) -> None:
+    """State copies on both sides of splits that the data has."""
+    across = [
+        group
+        for group in _copies(collection.pictures)
+        if len({picture.split for picture in group}) > 1
+    ]
+    if across:
+        collection.reasons.append(
+            f'Warning: {len(across)} pictures have copies in another split, '
+            f'which makes results look better than they are (such as '
+            f'{_names(across[0])}).'
+        )
+
+
+def _names(group: list[Picture]) -> str:
+    return first_few([picture.path.name for picture in group])

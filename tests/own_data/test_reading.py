@@ -1,0 +1,259 @@
+import json
+from collections import Counter
+
+import pytest
+
+from mmtransxnet.own_data.reading import read
+from mmtransxnet.utils.errors import UserError
+from tests.support import own_data
+from tests.support.own_data import BOXES, write_picture, write_text
+
+
+def boxes_of(picture):
+    return {item.label: item.box for item in picture.objects}
+
+
+def polygons(box):
+    return [own_data.corners(box)]
+
+
+@pytest.mark.parametrize(
+    ('make', 'kind'),
+    [
+        (own_data.coco, 'COCO'),
+        (own_data.coco_splits, 'COCO'),
+        (own_data.voc, 'Pascal VOC'),
+        (own_data.voc_devkit, 'Pascal VOC'),
+        (own_data.csv_boxes, 'CSV of boxes'),
+    ],
+)
+def test_boxes_of_each_layout_are_the_same(tmp_path, make, kind):
+    collection = read(make(tmp_path / 'data'))
+    assert collection.kind == kind
+    assert collection.task == 'detection'
+    assert collection.classes == ('cat', 'dog')
+    assert collection.reasons[0].startswith(f'Read as {kind}: ')
+    assert not collection.dropped
+    assert len(collection.pictures) >= 6
+    for picture in collection.pictures:
+        assert (picture.width, picture.height) == own_data.SIZE
+        assert boxes_of(picture) == BOXES
+
+
+@pytest.mark.parametrize('splits', [('',), ('train', 'val', 'test')])
+def test_class_folders(tmp_path, splits):
+    collection = read(own_data.class_folders(tmp_path, 3, splits))
+    assert (collection.kind, collection.task) == (
+        'class folders',
+        'classification',
+    )
+    found = Counter((p.split or '', p.label) for p in collection.pictures)
+    assert found == {(s, c): 3 for s in splits for c in BOXES}
+
+
+def test_polygons_and_run_lengths_stay_as_they_are(tmp_path):
+    collection = read(own_data.coco(tmp_path / 'a', mask=polygons))
+    masks = [o.mask for o in collection.pictures[0].objects]
+    assert masks == [polygons(box) for box in BOXES.values()]
+    assert collection.has_masks
+    width, height = own_data.SIZE
+    run = dict(size=[height, width], counts=[0, 100, width * height - 100])
+    collection = read(own_data.coco(tmp_path / 'b', mask=lambda _: run))
+    assert collection.pictures[0].objects[0].mask == run
+
+
+@pytest.mark.parametrize('orientation', [5, 6, 7, 8])
+@pytest.mark.parametrize('turned', [True, False])
+def test_boxes_are_where_the_upright_picture_has_them(
+    tmp_path, orientation, turned
+):
+    """A bright box, annotated before and after EXIF's rotation."""
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[6:30, 4:24] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / '0.png'
+    Image.fromarray(stored).save(path, exif=exif)
+    shown = cv2.imread(str(path))[..., 0]
+    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    expected = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    box, size = (expected, (48, 64)) if turned else ((4, 6, 24, 30), (64, 48))
+    xml = own_data.voc_xml('0.png', {'cat': box}, size)
+    write_text(tmp_path / '0.xml', xml)
+    (picture,) = read(tmp_path).pictures
+    assert (picture.width, picture.height) == (48, 64)
+    assert boxes_of(picture) == {'cat': expected}
+
+
+def test_objects_are_dropped_for_a_reason(tmp_path):
+    own_data.voc(tmp_path, 1)
+    bad = {
+        'partly': (-5, 5, 20, 20),
+        'outside': (100, 5, 120, 20),
+        'swapped': (20, 5, 10, 20),
+        'thin': (10, 5, 10.5, 20),
+        'not': (float('nan'), 5, 10, 20),
+        '': (1, 2, 30, 40),
+    }
+    write_text(tmp_path / '0.xml', own_data.voc_xml('0.jpg', bad))
+    collection = read(tmp_path)
+    assert boxes_of(collection.pictures[0]) == {'partly': (0, 5, 20, 20)}
+    assert collection.dropped == {
+        'part of a box outside of its picture (clipped)': 1,
+        'box outside of its picture': 1,
+        'empty box (no width or height, or corners swapped)': 1,
+        'box narrower than a pixel': 1,
+        'box that is not four numbers': 1,
+        'object without a class name': 1,
+    }
+    assert any('for example in 0.jpg' in r for r in collection.reasons)
+
+
+def test_pictures_are_dropped_for_a_reason(tmp_path):
+    own_data.voc(tmp_path, 3)
+    (tmp_path / '0.jpg').write_bytes(b'')
+    (tmp_path / '1.jpg').unlink()
+    write_picture(tmp_path / 'other.jpg', 9)
+    write_picture(tmp_path / 'large.jpg', 9, (100, 100))
+    write_text(tmp_path / 'large.xml', own_data.voc_xml('large.jpg'))
+    collection = read(tmp_path)
+    assert [p.path.name for p in collection.pictures] == ['2.jpg']
+    assert collection.dropped == {
+        'picture that cannot be read': 1,
+        'annotation without picture': 1,
+        'picture without annotation': 1,
+        'picture that was annotated with another size': 1,
+    }
+
+
+def test_a_picture_without_objects_is_background(tmp_path):
+    own_data.voc(tmp_path, 2)
+    write_text(tmp_path / '0.xml', own_data.voc_xml('0.jpg', {}))
+    collection = read(tmp_path)
+    assert [len(p.objects) for p in collection.pictures] == [0, 2]
+    assert not collection.dropped
+
+
+@pytest.mark.parametrize(
+    'header',
+    [
+        'Image Path,x1,y1,x2,y2,Class Name',
+        'image_path,Left,Top,Right,Bottom,label',
+    ],
+)
+def test_header_names_of_a_csv_are_tolerant(tmp_path, header):
+    collection = read(own_data.csv_boxes(tmp_path, header=header))
+    assert boxes_of(collection.pictures[0]) == BOXES
+
+
+def test_difficult_objects_are_kept_and_said(tmp_path):
+    own_data.voc(tmp_path, 1)
+    xml = own_data.voc_xml('0.jpg').replace('<difficult>0', '<difficult>1')
+    write_text(tmp_path / '0.xml', xml)
+    collection = read(tmp_path)
+    assert len(collection.pictures[0].objects) == 2
+    assert '2 objects marked as difficult are kept.' in collection.reasons
+
+
+def _unknown(root):
+    write_text(root / 'notes.md', 'nothing')
+
+
+def _several(root):
+    own_data.csv_boxes(own_data.voc(root))
+
+
+def _no_match(root):
+    own_data.csv_boxes(root)
+    for file in root.glob('*.jpg'):
+        file.rename(root / f'new{file.name}')
+
+
+def _no_pictures(root):
+    own_data.voc(root)
+    for file in root.glob('*.jpg'):
+        file.unlink()
+
+
+def _one_class(root):
+    for i in range(4):
+        write_picture(root / 'cat' / f'{i}.jpg', i)
+
+
+def _folders_differ(root):
+    own_data.class_folders(root, 2, ('train', 'val'))
+    write_picture(root / 'val' / 'bird' / '0.jpg', 7)
+
+
+def _categories_differ(root):
+    path = own_data.coco_splits(root) / 'valid' / '_annotations.coco.json'
+    path.write_text(path.read_text().replace('"cat"', '"bird"'))
+
+
+def _no_objects(root):
+    own_data.voc(root, 1)
+    write_text(root / '0.xml', own_data.voc_xml('0.jpg', {}))
+
+
+def _escape(root):
+    own_data.coco(root)
+    content = json.dumps(own_data.coco_content(['../../../secret.jpg']))
+    write_text(root / 'annotations' / 'instances.json', content)
+
+
+def _ambiguous(root):
+    write_picture(root / 'a' / '0.jpg', 0)
+    write_picture(root / 'b' / '0.jpg', 1)
+    write_text(root / 'x.xml', own_data.voc_xml('0.jpg'))
+
+
+def _entities(root):
+    own_data.voc(root, 1)
+    bomb = '<!DOCTYPE a [<!ENTITY b "bbbb">]>' + own_data.voc_xml('0.jpg')
+    write_text(root / '0.xml', bomb)
+
+
+@pytest.mark.parametrize(
+    ('make', 'part'),
+    [
+        (_unknown, 'no annotations that are known.*looked for COCO'),
+        (_several, 'several annotations: Pascal VOC .* and CSV of boxes'),
+        (_no_match, 'name no picture that is there, such as 0.jpg'),
+        (_no_pictures, 'has no pictures: put them'),
+        (_one_class, r'one class only \(cat\)'),
+        (_folders_differ, r'val that train does not have \(bird\)'),
+        (_categories_differ, 'other categories in valid'),
+        (_no_objects, 'has no usable object'),
+        (_escape, 'names a picture outside of'),
+        (_ambiguous, 'fits several pictures'),
+        (_entities, 'document type declaration'),
+    ],
+)
+def test_wrong_data_is_an_error_with_a_remedy(tmp_path, make, part):
+    root = tmp_path / 'data'
+    make(root)
+    with pytest.raises(UserError, match=part):
+        read(root)
+
+
+def test_wrong_tasks_are_errors(tmp_path):
+    own_data.voc(tmp_path / 'voc', 1)
+    with pytest.raises(UserError, match='not for classification'):
+        read(tmp_path / 'voc', 'classification')
+    with pytest.raises(UserError, match='use one of classification'):
+        read(tmp_path / 'voc', 'pose')
+    own_data.coco(tmp_path / 'coco')
+    with pytest.raises(UserError, match='12 of 12 objects have only a box'):
+        read(tmp_path / 'coco', 'segmentation')
+    with pytest.raises(UserError, match='is not a folder'):
+        read(tmp_path / 'nowhere')
+
+
+def test_links_in_circles_are_followed_once(tmp_path):
+    own_data.voc(tmp_path, 2)
+    (tmp_path / 'circle').symlink_to(tmp_path)
+    assert len(read(tmp_path).pictures) == 2
