@@ -68,12 +68,13 @@ $(VENV)/.ready: $(REQUIREMENTS)
 $(ORIGINAL)/.ready: $(REQUIREMENTS)
 	$(call make_venv,$(ORIGINAL),openmmlab)
 
-# What the tests need beside it: engines of export, the server, the linters.
+# What the tests need beside it: engines of export, the server, the analyses,
+# the linters.
 EXTRAS := -r requirements/export.txt -r requirements/serve.txt \
-	-r requirements/tests.txt
+	-r requirements/analysis.txt -r requirements/tests.txt
 
 %/.extras: %/.ready
-	$(call install,$*,export$(,) serving$(,) tests,$(EXTRAS))
+	$(call install,$*,export$(,) serving$(,) analysis$(,) tests,$(EXTRAS))
 	@touch $@
 
 demo: setup

@@ -59,6 +59,7 @@ setup(
     # Both bring rich, which the tools print with: mmengine imports it.
     install_requires=['torch>=2.6', 'torchvision', *requirements('runtime')],
     extras_require={
+        'analysis': requirements('analysis'),
         'onedl': requirements('onedl'),
         'openmmlab': requirements('openmmlab'),
         'digits': requirements('digits'),
