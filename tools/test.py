@@ -102,7 +102,7 @@ def apply_flags(config: Config, args: argparse.Namespace) -> None:
 
 def augment(config: Config, name: str) -> None:
     """Test on several versions of each image and merge the results."""
-    missing = [k for k in ('tta_model', 'tta_pipeline') if k not in config]
+    missing = [k for k in ('tta_model', 'tta_pipeline') if not config.get(k)]
     if missing:
         raise UserError(f'--tta: {name} has no {" and no ".join(missing)}')
     config.test_dataloader.dataset.pipeline = config.tta_pipeline

@@ -22,7 +22,7 @@ def config_parser(
     parser.add_argument(
         '--data-root',
         help='where the data is; instead of COCO_ROOT, ADE_ROOT, '
-        'IMAGENET_ROOT or DIGITS_ROOT in the environment',
+        'IMAGENET_ROOT, DIGITS_ROOT or DATA_ROOT in the environment',
     )
     parser.add_argument(
         '--cfg-options',

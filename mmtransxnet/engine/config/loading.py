@@ -51,9 +51,15 @@ _REGISTRIES = [
     and item.name not in _OTHER_REGISTRIES
 ]
 
-# Environment variables from which the configs of this suite read the data
-# root.
-_ROOT_VARIABLES = ('COCO_ROOT', 'ADE_ROOT', 'IMAGENET_ROOT', 'DIGITS_ROOT')
+# Environment variables from which the configs of this suite, and those that
+# tools/new_config.py writes, read the data root.
+_ROOT_VARIABLES = (
+    'COCO_ROOT',
+    'ADE_ROOT',
+    'IMAGENET_ROOT',
+    'DIGITS_ROOT',
+    'DATA_ROOT',
+)
 
 
 def load_config(
