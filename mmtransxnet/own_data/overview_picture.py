@@ -207,7 +207,7 @@ def _draw_label_map(
     prepared: Prepared,
     colours: Colours,
 ) -> None:
-    labels = label_map_of(picture, prepared)
+    labels = _labels_of(picture)
     if labels is None:
         axes.set_title('label map cannot be read', fontsize=8, color='red')
         return
@@ -219,15 +219,12 @@ def _draw_label_map(
     axes.imshow(layer, extent=extent, interpolation='nearest')
 
 
-def label_map_of(picture: Picture, prepared: Prepared) -> np.ndarray | None:
+def _labels_of(picture: Picture) -> np.ndarray | None:
     """The class of each pixel as training reads it, (H, W); reduced."""
-    assert prepared.label_map_root is not None
-    below = picture.path.relative_to(prepared.picture_root)
-    # As mmseg forms the names.
-    name = below.as_posix().removesuffix(prepared.img_suffix or '')
-    path = prepared.label_map_root / f'{name}.png'
+    if picture.label_map is None:
+        return None
     try:
-        with Image.open(path) as file:
+        with Image.open(picture.label_map) as file:
             step = max(1, max(file.size) // _LONGEST)
             return np.asarray(file)[::step, ::step]
     # Pillow raises many kinds of errors for broken files.
