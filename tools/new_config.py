@@ -11,23 +11,18 @@ import argparse
 import os
 from pathlib import Path
 
-from mmtransxnet.own_data.layouts import read
-from mmtransxnet.own_data.prepare import prepare
 from rich.console import Console
 from rich.progress import track
 
 from mmtransxnet.engine import load_config, report_user_errors
 from mmtransxnet.engine.checks.deep_check import DeepCheck
-from mmtransxnet.own_data.collection import (
-    CLASSIFICATION,
-    DETECTION,
-    SEGMENTATION,
-    Prepared,
-)
+from mmtransxnet.own_data.collection import Prepared
 from mmtransxnet.own_data.decisions import Decisions, decide
 from mmtransxnet.own_data.output import Output
 from mmtransxnet.own_data.overview import decisions_table, overview_tables
 from mmtransxnet.own_data.overview_picture import draw_overview
+from mmtransxnet.own_data.prepare import prepare
+from mmtransxnet.own_data.reading import TASKS, read
 from mmtransxnet.own_data.recipes import ALGORITHMS, ARCHS
 from mmtransxnet.own_data.write_config import write_config
 
@@ -43,17 +38,11 @@ def parse_args() -> argparse.Namespace:
     add('--out', type=Path, required=True, help='config to write (FILE.py)')
     add(
         '--task',
-        choices=[CLASSIFICATION, DETECTION, SEGMENTATION],
+        choices=TASKS,
         help='where the data could be read for several',
     )
     add('--algorithm', choices=ALGORITHMS, help='chosen by task if not set')
     add('--arch', choices=ARCHS, help='size of the backbone (t)')
-    add(
-        '--tile',
-        type=_count,
-        metavar='N',
-        help='cut the pictures into overlapping squares of N pixels',
-    )
     add('--batch-size', type=_count, help='chosen by size if not set')
     add(
         '--from-scratch',
@@ -62,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     )
     add(
         '--seed',
-        type=int,
+        type=_seed,
         default=0,
         help='of the split, if the data has none (0)',
     )
@@ -77,6 +66,13 @@ def _count(text: str) -> int:
     return number
 
 
+def _seed(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f'{text}: at least 0 is needed')
+    return number
+
+
 def look_and_decide(args: argparse.Namespace, output: Output) -> None:
     """Read, convert, decide, write, and show all of it."""
     console = Console()
@@ -85,7 +81,6 @@ def look_and_decide(args: argparse.Namespace, output: Output) -> None:
     prepared = prepare(
         read(args.data, task=args.task),
         output.folder,
-        tile=args.tile,
         seed=args.seed,
     )
     made = decide(

@@ -116,8 +116,9 @@ def _imbalance(prepared: Prepared) -> str:
     text = f'{len(counts)}'
     most = max(counts, key=lambda name: counts[name])
     least = min(counts, key=lambda name: counts[name])
-    if counts[least] == 0:
-        return f'{text}; {shorten(least)} has no example'
+    absent = [name for name, count in counts.items() if count == 0]
+    if absent:
+        return f'{text}; no example of {first_few(absent)}'
     ratio = counts[most] / counts[least]
     if ratio < _UNEVEN:
         return text

@@ -134,10 +134,11 @@ def _draw_sample(
     axes.imshow(
         image, extent=(0, picture.width, picture.height, 0), aspect='equal'
     )
-    for item in picture.objects:
-        _draw_object(axes, item, colours[item.label], picture.height)
     if prepared.collection.task == SEGMENTATION:
         _draw_label_map(axes, picture, prepared, colours)
+    else:
+        for item in picture.objects:
+            _draw_object(axes, item, colours[item.label], picture.height)
     axes.set_xlim(0, picture.width)
     axes.set_ylim(picture.height, 0)
 

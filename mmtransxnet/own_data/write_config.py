@@ -32,9 +32,11 @@ _WIDTH = 79
 # Longer tuples of classes are read from a file.
 _LONGEST_TUPLE = 6 * 70
 
-# mmengine puts these paths into strings of the config, and searches for the
-# default of a variable by a regular expression.
+# mmengine puts this path into strings of the config.
 _PLAIN_PATH = re.compile(r'[\w/.\- ]+')
+
+# mmengine searches for the default of a variable by a regular expression.
+_PLAIN_DEFAULT = re.compile(r'[\w/.\-]+')
 
 
 def config_text(prepared: Prepared, made: Decisions, path: Path) -> str:
@@ -158,7 +160,7 @@ class _Writer:
         ]
         if self.root is None:
             lines.append('data_root = lists')
-        elif _PLAIN_PATH.fullmatch(str(self.root)):
+        elif _PLAIN_DEFAULT.fullmatch(str(self.root)):
             lines.append(f"data_root = '{{{{${DATA_ROOT}:{self.root}}}}}'")
             lines.append(
                 f"data_remedy = 'export {DATA_ROOT} if the pictures are "

@@ -13,7 +13,7 @@ from mmtransxnet.own_data.collection import (
 from mmtransxnet.own_data.decisions import decide
 from mmtransxnet.own_data.overview import decisions_table, overview_tables
 from mmtransxnet.own_data.overview_picture import draw_overview, samples_of
-from tests.support.own_data import prepared
+from tests.support.prepared_data import prepared
 
 
 def printed(*tables) -> str:
@@ -77,4 +77,4 @@ def test_tables_tell_everything(tmp_path):
 def test_a_class_without_examples(tmp_path):
     names = ('disc', 'square', 'third')
     data = prepared(tmp_path / 'data', SEGMENTATION, classes=names)
-    assert 'third has no example' in printed(*overview_tables(data))
+    assert 'no example of square, third' in printed(*overview_tables(data))

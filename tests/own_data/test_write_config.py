@@ -30,8 +30,8 @@ from mmtransxnet.utils.build import build_model
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.weights.matching import match_weights
 from tests.support.models import MICRO, fill_by_name, micro
-from tests.support.prepared_data import CLASSES, prepared
 from tests.support.paths import ROOT
+from tests.support.prepared_data import CLASSES, prepared
 from tests.support.suite_configs import build
 
 
