@@ -274,7 +274,7 @@ def _advise_tiles(made: Decisions, prepared: Prepared, long: float) -> None:
             'tiles',
             None,
             f'pictures of {long:.0f} pixels are reduced; if objects are '
-            'small, cut them with --tile 512',
+            'small, cut them into smaller pictures first',
         )
 
 
