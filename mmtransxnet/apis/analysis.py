@@ -17,12 +17,19 @@ from mmtransxnet.utils.devices import check_device
 from mmtransxnet.utils.errors import UserError
 
 
-def analysis_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the flags of all tools that look into a trained model."""
+def analysis_parser(
+    description: str | None, out: str = 'the PNG to write'
+) -> argparse.ArgumentParser:
+    """A parser with the flags of all tools that look into a trained model.
+
+    Args:
+        description: Of the tool.
+        out: What ``--out`` names.
+    """
     parser = config_parser(description)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', required=True, help='the PNG to write')
+    parser.add_argument('--out', required=True, help=out)
     parser.add_argument('--device', help='cpu, cuda:0, ...')
     return parser
 
@@ -57,10 +64,23 @@ def read_pictures(
     """
     if not inputs:
         return example_pictures(min(number or len(EXAMPLES), len(EXAMPLES)))
-    sources = [s for s in find_sources(inputs) if not s.is_video][:number]
-    if not sources:
-        raise UserError(f'no picture in {", ".join(map(str, inputs))}')
     try:
-        return [read_picture(Path(str(source.origin))) for source in sources]
+        return [read_picture(path) for path in find_pictures(inputs)[:number]]
     except (CorruptSampleError, OSError) as error:
         raise UserError(str(error)) from error
+
+
+def find_pictures(inputs: Sequence[str | Path]) -> list[Path]:
+    """The pictures among files and folders; folders are searched.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = [
+        Path(str(source.origin))
+        for source in find_sources(inputs)
+        if not source.is_video
+    ]
+    if not found:
+        raise UserError(f'no picture in {", ".join(map(str, inputs))}')
+    return found

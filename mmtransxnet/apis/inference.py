@@ -125,10 +125,26 @@ class Inferencer:
         Returns:
             The library's data sample.
         """
+        return self._library.forward(self.prepare(image))[0]
+
+    def prepare(self, image: np.ndarray) -> Any:
+        """Run the test pipeline on one picture.
+
+        Args:
+            image: Blue, green, red ``(H, W, 3)``, uint8.
+
+        Returns:
+            What the model's ``test_step`` takes.
+        """
         (batch,) = self._library.preprocess([image], batch_size=1)
         # mmdet's data sample includes the picture.
-        data = batch[1] if self._scope == 'mmdet' else batch
-        return self._library.forward(data)[0]
+        return batch[1] if self._scope == 'mmdet' else batch
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes of the training, if they are known."""
+        names = self._meta.get('classes')
+        return None if names is None else [str(name) for name in names]
 
     def draw(self, image: np.ndarray, prediction: Any) -> np.ndarray:
         """Draw a prediction.

@@ -1,6 +1,7 @@
 """The tools that look into a trained model, as users start them."""
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,20 @@ def test_receptive_field_errors(tool, configs, checkpoints, tmp_path):
     assert status == 2
     assert 'none.png does not exist' in said
     assert 'Traceback' not in said
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_class_activation(tool, configs, checkpoints, tmp_path, task):
+    picture = tmp_path / 'picture.png'
+    image = np.random.RandomState(0).randint(0, 256, (80, 120, 3))
+    cv2.imwrite(str(picture), image)
+    status, said = tool(
+        'analysis/cam.py',
+        configs[task],
+        checkpoints[task],
+        picture,
+        *('--out', tmp_path / 'cam.png', '--stage', 3),
+        *('--method', 'grad-cam', 'eigen-cam'),
+    )
+    assert status == 0, said
+    assert_drawn(tmp_path / 'cam.png')
