@@ -196,12 +196,12 @@ def _region(model: Any, sample: Any, found: _Detection) -> Target:
 
 
 def _mask(model: Any, sample: Any, found: _Detection) -> Target:
-    """Mean of the mask's logits where they are positive, in the mask."""
+    """Mean of the mask's logits in the detected box."""
     if found.mask is None:
         raise UserError(f'a {type(model).__name__} predicts no masks')
     heads = model.roi_head
 
-    def logits(image: Tensor) -> Tensor:
+    def compute(image: Tensor) -> Tensor:
         maps, rois = model.extract_feat(image), _rois(found.inner_box)
         stages = [
             head(_pooled(heads, extractor, maps, rois))[0]
@@ -209,15 +209,9 @@ def _mask(model: Any, sample: Any, found: _Detection) -> Target:
                 heads.mask_roi_extractor, heads.mask_head
             )
         ]
-        mean = torch.stack(stages).mean(0)
-        return mean[found.label if len(mean) > 1 else 0]
-
-    def compute(image: Tensor) -> Tensor:
-        values = logits(image)
-        inside = values > 0
-        if not inside.any():
-            raise UserError('the mask of this detection is empty')
-        return values[inside].mean()
+        logits = torch.stack(stages).mean(0)
+        # A head without classes has one mask.
+        return logits[found.label if len(logits) > 1 else 0].mean()
 
     return found.target(compute)
 

