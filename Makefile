@@ -5,6 +5,7 @@
 # make bench  measure the standard table (half an hour and more)
 # make tables write the tables of the READMEs and docs from files of figures
 # make setup  make .venv with the pinned stack; the others do it when needed
+# make docs   build the documentation site in site/
 # make extras also what the tests need: engines of export, a server, linters
 # make test-openmmlab   a short set of tests with the original distribution
 
@@ -24,7 +25,7 @@ REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
 # started alone looks at the load itself.
 test fuzz test-openmmlab: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup extras demo test fuzz lint bench tables test-openmmlab clean
+.PHONY: setup extras demo test fuzz lint docs bench tables test-openmmlab clean
 
 setup: $(VENV)/.ready
 
@@ -69,12 +70,14 @@ $(ORIGINAL)/.ready: $(REQUIREMENTS)
 	$(call make_venv,$(ORIGINAL),openmmlab)
 
 # What the tests need beside it: engines of export, the server, the analyses,
-# the linters.
+# the linters, and what builds the documentation.
 EXTRAS := -r requirements/export.txt -r requirements/serve.txt \
-	-r requirements/analysis.txt -r requirements/tests.txt
+	-r requirements/analysis.txt -r requirements/tests.txt \
+	-r requirements/docs.txt
 
 %/.extras: %/.ready
-	$(call install,$*,export$(,) serving$(,) analysis$(,) tests,$(EXTRAS))
+	$(call install,$*,export$(,) serving$(,) analysis$(,) tests$(,) docs,\
+		$(EXTRAS))
 	@touch $@
 
 demo: setup
@@ -99,6 +102,11 @@ lint: extras
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# The variable hides an advertisement of the theme for another program.
+docs: extras
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo 'To read it: $(VENV)/bin/python -m http.server --directory site'
+
 # With the default of users, not that of a busy machine.
 bench: extras
 	env -u OMP_WAIT_POLICY $(VENV)/bin/python tools/benchmark/bench.py
@@ -110,4 +118,4 @@ test-openmmlab: $(ORIGINAL)/.extras
 	$(ORIGINAL)/bin/python -m pytest -m distribution
 
 clean:
-	rm -rf $(VENV) $(ORIGINAL) data/digits work_dirs/demo
+	rm -rf $(VENV) $(ORIGINAL) data/digits work_dirs/demo site

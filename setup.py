@@ -65,6 +65,7 @@ setup(
         'digits': requirements('digits'),
         'export': requirements('export'),
         'serve': requirements('serve'),
+        'docs': requirements('docs'),
         'tests': requirements('tests'),
         'timm': ['timm>=1.0.31'],
     },
