@@ -42,7 +42,7 @@ def test_what_a_document_names_is_there(page):
         ),
         (
             '    python tools/test.py CONFIG',
-            'test.py rejects CONFIG: the following arguments are required',
+            'the following arguments are required: checkpoint',
         ),
         (
             '    python tools/train.py CONFIG --launcher sulrm',
@@ -80,9 +80,10 @@ def test_what_a_document_names_is_there(page):
             'no name mmtransxnet.models.unfold',
         ),
         ('    x = (1, 2', 'not Python'),
+        ('`test_no_thing`', 'no test test_no_thing'),
         (
-            '`tests/docs/test_documents.py::test_nothing`',
-            'tests/docs/test_documents.py has no test_nothing',
+            '`tests/utils/test_errors.py::test_nothing`',
+            'no test test_nothing in tests/utils/test_errors.py',
         ),
     ],
 )

@@ -30,9 +30,10 @@ _MARKDOWN = MarkdownIt('commonmark').enable('table')
 _PLACEHOLDER = re.compile(r'(?<![a-z])[A-Z][A-Z_]*(?![a-z])')
 _FOLDERS = ('configs', 'docs', 'mmtransxnet', 'requirements', 'tests', 'tools')
 _PATH = re.compile(rf'(?:{"|".join(_FOLDERS)})/[\w./*{{}},-]*\w')
+_TEST = re.compile(r'(?:(?P<file>[\w/]*test_\w+\.py)::)?(?P<name>test_\w+)')
 _DOTTED = re.compile(r'(?<![\w./-])mmtransxnet(?:\.\w+)+')
 _EXTRAS = re.compile(r'(?:mmtransxnet|\.)\[([\w,]+)\]')
-_PYTHON = re.compile(r'(from|import|with|def|class)\s|@|\w+\s*=(?!=)\s*\S')
+_PYTHON = re.compile(r'(from|import|with|def|class)\s|\w+\s*=(?!=)\s*\S')
 _COMMAND = re.compile(
     r'(?:\w+=\S*\s+)*(?:python|make|mmtransxnet|tools/\S+\.sh)\s+\S'
 )
@@ -55,14 +56,16 @@ def problems_of(page: Path, text: str | None = None) -> list[str]:
         page: The file, which links start from.
         text: Its content; read from the file if not given.
     """
-    tokens = _MARKDOWN.parse(page.read_text() if text is None else text)
+    if text is None:
+        text = page.read_text()
+    tokens = _MARKDOWN.parse(text)
     found: list[str] = []
     for token in tokens:
         if token.type in ('code_block', 'fence'):
             found += _block_problems(token.content)
         for child in token.children or []:
             if child.type == 'code_inline':
-                found += _inline_code_problems(child.content, page)
+                found += _inline_code_problems(child.content)
             elif child.type in ('link_open', 'image'):
                 target = child.attrGet('href') or child.attrGet('src')
                 found += _link_problems(str(target), page, text)
@@ -82,20 +85,42 @@ def _block_problems(block: str) -> list[str]:
     return []
 
 
-def _inline_code_problems(code: str, page: Path) -> list[str]:
+def _inline_code_problems(code: str) -> list[str]:
     code = code.replace('\n', ' ')
     if _COMMAND.match(code):
         return command_problems(code)
-    path, _, test = code.partition('::')
-    if not _PATH.fullmatch(path) or _exists(path):
-        known = not test or test in (ROOT / path).read_text()
-        return [] if known else [f'{path} has no {test}']
-    return [f'no file {path}']
+    test = _TEST.fullmatch(code)
+    if test:
+        return _test_problems(test['file'], test['name'])
+    if _PATH.fullmatch(code) and not _exists(code):
+        return [f'no file {code}']
+    return []
+
+
+def _test_problems(file: str | None, name: str) -> list[str]:
+    """Problems of a test, alone or in a file, with or without folders."""
+    for path, text in _tests().items():
+        is_there = not file or f'/{path}'.endswith(f'/{file}')
+        if is_there and f'def {name}(' in text:
+            return []
+    return [f'no test {name}' + (f' in {file}' if file else '')]
+
+
+@functools.cache
+def _tests() -> dict[str, str]:
+    """Texts of the tests by their paths."""
+    return {
+        str(path.relative_to(ROOT)): path.read_text()
+        for path in ROOT.glob('tests/**/test_*.py')
+    }
 
 
 def _exists(path: str) -> bool:
     """Whether a path, or one with braces or stars, is there."""
     if _PLACEHOLDER.search(path.replace('README', '')):
+        return True
+    if path.startswith('mmtransxnet/.mim'):
+        # In the wheel only.
         return True
     braces = re.search(r'\{([^}]*)\}', path)
     if braces:
@@ -106,17 +131,17 @@ def _exists(path: str) -> bool:
     return any(ROOT.glob(path)) if '*' in path else (ROOT / path).exists()
 
 
-def _link_problems(target: str, page: Path, text: str | None) -> list[str]:
+def _link_problems(target: str, page: Path, text: str) -> list[str]:
     if re.match(r'\w+:', target):
         return []
     path, _, anchor = target.partition('#')
-    file = Path(os.path.normpath(page.parent / path)) if path else page
-    if not file.exists():
-        return [f'no target of the link {target}']
-    if anchor and file.suffix == '.md':
-        content = text if not path and text is not None else file.read_text()
-        if anchor not in _anchors(content):
-            return [f'no heading for the link {target}']
+    if path:
+        file = Path(os.path.normpath(page.parent / path))
+        if not file.exists():
+            return [f'no target of the link {target}']
+        text = file.read_text() if file.suffix == '.md' else ''
+    if anchor and anchor not in _anchors(text):
+        return [f'no heading for the link {target}']
     return []
 
 
@@ -241,6 +266,9 @@ def _script_problems(script: str, arguments: list[str]) -> list[str]:
 
 
 def _argument_problems(tool: Path, arguments: list[str]) -> list[str]:
+    if not arguments:
+        # A tool that is only named.
+        return []
     parser = parser_of(tool)
     # An argument in brackets is an optional one.
     words = [word.strip('[]') for word in arguments]
