@@ -16,6 +16,9 @@ IGNORED = 255
 
 MAX_CLASSES = 255
 
+# Modes of pillow in which a pixel is a number or an index of a palette.
+_NUMBERS = ('P', 'L', '1', 'I', 'I;16', 'I;16B')
+
 
 def class_numbers(collection: Collection, picture: Picture) -> np.ndarray:
     """Return the class of each pixel, uint8 (H, W); 255 is ignored."""
@@ -42,7 +45,7 @@ def read_values(path: Any) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            if image.mode in ('P', 'L', '1', 'I', 'I;16', 'I;16B'):
+            if image.mode in _NUMBERS:
                 return np.array(image).astype(np.int64)
             colours = np.array(image.convert('RGB')).astype(np.int64)
     # Pillow raises many kinds of errors for a broken file.
@@ -52,6 +55,12 @@ def read_values(path: Any) -> np.ndarray:
             'it again, or remove it and its picture'
         ) from error
     return colours @ np.array([65536, 256, 1])
+
+
+def is_of_colours(path: Any) -> bool:
+    """Whether a label map's file has colours instead of numbers."""
+    with Image.open(path) as image:
+        return image.mode not in _NUMBERS
 
 
 def packed(value: Any) -> int:

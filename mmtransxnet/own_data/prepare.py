@@ -21,6 +21,7 @@ from mmtransxnet.own_data.collection import (
     Split,
 )
 from mmtransxnet.own_data.splits import Labels, split
+from mmtransxnet.own_data.tiles import cut
 from mmtransxnet.utils.atomic_write import write_safely
 from mmtransxnet.utils.errors import UserError
 
@@ -28,7 +29,11 @@ SPLITS = ('train', 'val', 'test')
 
 
 def prepare(
-    collection: Collection, folder: str | Path, seed: int = 0
+    collection: Collection,
+    folder: str | Path,
+    seed: int = 0,
+    tile: int | None = None,
+    overlap: float = 0.2,
 ) -> Prepared:
     """Write annotations for OpenMMLab's data sets.
 
@@ -42,38 +47,66 @@ def prepare(
         folder: Where to write, not within the data. Files of the same names
             are replaced.
         seed: For the split, if the data has none.
+        tile: Side in pixels of tiles that all pictures are cut into, None to
+            leave them whole.
+        overlap: Share of a tile's side in common with the next.
 
     Returns:
         What was written.
 
     Raises:
         UserError: The folder is within the data or cannot be written, or the
-            data cannot be split.
+            data cannot be split or cut.
     """
     folder = _outside(collection.root, Path(folder))
+    if tile is not None and collection.task == CLASSIFICATION:
+        raise UserError(
+            'the class of a picture says nothing about its parts: leave '
+            '--tile out in classification'
+        )
     collection = replace(
         collection,
         pictures=list(collection.pictures),
         reasons=list(collection.reasons),
         dropped=collection.dropped.copy(),
     )
-    suffix = _common_suffix(collection.pictures)
     labels = _labels_of(collection.pictures)
     if collection.task == SEGMENTATION:
-        labels = _write_label_maps(collection, folder, suffix)
+        _write_label_maps(collection, folder)
+        labels = _labels_in_maps(collection)
     collection = split(collection, labels, seed)
-    segments = collection.task == SEGMENTATION
+    if tile is None:
+        return _write(collection, folder, collection.root, labels)
+    tiled = cut(collection, folder / 'tiles', tile, overlap)
+    if collection.task == SEGMENTATION:
+        labels = _labels_in_maps(tiled)
+    else:
+        labels = _labels_of(tiled.pictures)
+    root = folder / 'tiles' / 'pictures'
+    return replace(_write(tiled, folder, root, labels), tile=tile)
+
+
+def _write(
+    collection: Collection, folder: Path, root: Path, labels: Labels
+) -> Prepared:
+    """Write the lists of pictures, which are within a root."""
+    suffix = _common_suffix(collection.pictures)
+    label_map_root = None
+    if collection.task == SEGMENTATION:
+        label_map_root = root.parent / 'label_maps'
+        if root == collection.root:
+            label_map_root = folder / 'label_maps'
     return Prepared(
         collection=collection,
         folder=folder,
-        picture_root=collection.root,
+        picture_root=root,
         splits={
-            name: _write_split(collection, folder, name, labels, suffix)
+            name: _write_split(collection, folder, root, name, labels, suffix)
             for name in SPLITS
             if any(picture.split == name for picture in collection.pictures)
         },
-        label_map_root=folder / 'label_maps' if segments else None,
-        img_suffix=suffix if segments else None,
+        label_map_root=label_map_root,
+        img_suffix=suffix if label_map_root else None,
     )
 
 
@@ -111,29 +144,34 @@ def _name(root: Path, path: Path, suffix: str = '') -> str:
     return name[: -len(suffix)] if suffix else name
 
 
-def _write_label_maps(
-    collection: Collection, folder: Path, suffix: str
-) -> Labels:
+def _write_label_maps(collection: Collection, folder: Path) -> None:
     """Write the label maps; the pictures refer to them afterwards."""
-    labels = {}
+    suffix = _common_suffix(collection.pictures)
     for i, picture in enumerate(collection.pictures):
         numbers = label_maps.class_numbers(collection, picture)
         name = _name(collection.root, picture.path, suffix)
         path = folder / 'label_maps' / f'{name}.png'
         write_safely(path, label_maps.png(numbers), 'start again')
-        labels[picture.path] = frozenset(
-            collection.classes[number]
-            for number in np.unique(numbers)
-            if number != label_maps.IGNORED
-        )
         collection.pictures[i] = replace(picture, label_map=path)
     collection.label_values = None
-    return labels
+
+
+def _labels_in_maps(collection: Collection) -> Labels:
+    """The classes that written label maps show, by path of the picture."""
+    return {
+        picture.path: frozenset(
+            collection.classes[number]
+            for number in np.unique(label_maps.read_values(picture.label_map))
+            if number != label_maps.IGNORED
+        )
+        for picture in collection.pictures
+    }
 
 
 def _write_split(
     collection: Collection,
     folder: Path,
+    root: Path,
     name: str,
     labels: Labels,
     suffix: str,
@@ -141,11 +179,13 @@ def _write_split(
     pictures = [p for p in collection.pictures if p.split == name]
     if collection.task == DETECTION:
         path = folder / f'{name}.json'
-        content = json.dumps(_coco(collection, pictures), allow_nan=False)
+        content = json.dumps(
+            _coco(collection, pictures, root), allow_nan=False
+        )
         counts = Counter(o.label for p in pictures for o in p.objects)
     else:
         path = folder / f'{name}.txt'
-        lines = _lines(collection, pictures, suffix)
+        lines = _lines(collection, pictures, root, suffix)
         content = ''.join(f'{line}\n' for line in lines)
         counts = Counter(label for p in pictures for label in labels[p.path])
     write_safely(path, content.encode(), 'start again')
@@ -157,20 +197,20 @@ def _write_split(
 
 
 def _lines(
-    collection: Collection, pictures: Iterable[Picture], suffix: str
+    collection: Collection,
+    pictures: Iterable[Picture],
+    root: Path,
+    suffix: str,
 ) -> list[str]:
     """A line for each picture, with its class in classification."""
     if collection.task != CLASSIFICATION:
-        return [_name(collection.root, p.path, suffix) for p in pictures]
+        return [_name(root, p.path, suffix) for p in pictures]
     numbers = {label: i for i, label in enumerate(collection.classes)}
-    return [
-        f'{_name(collection.root, p.path)} {numbers[str(p.label)]}'
-        for p in pictures
-    ]
+    return [f'{_name(root, p.path)} {numbers[str(p.label)]}' for p in pictures]
 
 
 def _coco(
-    collection: Collection, pictures: Iterable[Picture]
+    collection: Collection, pictures: Iterable[Picture], root: Path
 ) -> dict[str, Any]:
     numbers = {label: i for i, label in enumerate(collection.classes, 1)}
     images: list[dict[str, Any]] = []
@@ -179,7 +219,7 @@ def _coco(
         images.append(
             dict(
                 id=len(images) + 1,
-                file_name=_name(collection.root, picture.path),
+                file_name=_name(root, picture.path),
                 width=picture.width,
                 height=picture.height,
             )

@@ -122,16 +122,7 @@ def test_mmseg_loads_drawn_masks(tmp_path):
         tmp_path, lambda r: own_data.coco(r, mask=polygons), 'segmentation'
     )
     assert result.collection.classes == ('background', *BOXES)
-    dataset = dataset_of(
-        result,
-        'train',
-        img_suffix=result.img_suffix,
-        data_prefix=dict(
-            img_path=str(result.picture_root),
-            seg_map_path=str(result.label_map_root),
-        ),
-        pipeline=[*LOAD, dict(type='LoadAnnotations')],
-    )
+    dataset = segmentation_dataset(result, 'train')
     expected = np.zeros((48, 64), np.uint8)
     for number, box in enumerate(BOXES.values(), 1):
         left, top, right, bottom = map(int, box)
@@ -158,3 +149,43 @@ def test_writing_twice_gives_the_same(tmp_path):
     a, b = hashes(tmp_path / 'a'), hashes(tmp_path / 'b')
     assert list(a.values()) == list(b.values())
     assert len(a) == 2
+
+
+@pytest.mark.parametrize('kind', ['index', 'palette', 'colour', 'odd'])
+@pytest.mark.parametrize('suffixes', [('.jpg',), ('.jpg', '.tiff')])
+def test_mmseg_loads_converted_label_maps(tmp_path, kind, suffixes):
+    def make(root):
+        own_data.label_maps(root, 5, kind)
+        for suffix in suffixes[1:]:
+            for i in range(2):
+                path = root / 'images' / f'{i}.jpg'
+                path.unlink()
+                own_data.write_picture(path.with_suffix(suffix), i)
+        return root
+
+    result = prepared(tmp_path, make)
+    assert result.img_suffix == (suffixes[0] if len(suffixes) == 1 else '')
+    count = 0
+    for split in ('train', 'val'):
+        dataset = segmentation_dataset(result, split)
+        for sample in dataset:
+            count += 1
+            assert sample['img'].shape == (48, 64, 3)
+            assert np.array_equal(sample['gt_seg_map'], own_data.class_map())
+    assert count == 5
+    assert result.splits['val'].objects == dict.fromkeys(
+        result.collection.classes, 1
+    )
+
+
+def segmentation_dataset(result, split):
+    return dataset_of(
+        result,
+        split,
+        img_suffix=result.img_suffix,
+        data_prefix=dict(
+            img_path=str(result.picture_root),
+            seg_map_path=str(result.label_map_root),
+        ),
+        pipeline=[*LOAD, dict(type='LoadAnnotations')],
+    )

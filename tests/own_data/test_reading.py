@@ -1,7 +1,11 @@
 import json
 from collections import Counter
+from functools import partial
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmtransxnet.own_data.reading import read
 from mmtransxnet.utils.errors import UserError
@@ -25,6 +29,11 @@ def polygons(box):
         (own_data.voc, 'Pascal VOC'),
         (own_data.voc_devkit, 'Pascal VOC'),
         (own_data.csv_boxes, 'CSV of boxes'),
+        (own_data.yolo, 'YOLO'),
+        (own_data.yolo_flat, 'YOLO'),
+        (own_data.labelme, 'LabelMe'),
+        (partial(own_data.labelme, kind='polygon'), 'LabelMe'),
+        (partial(own_data.yolo, segments=True), 'YOLO'),
     ],
 )
 def test_boxes_of_each_layout_are_the_same(tmp_path, make, kind):
@@ -34,10 +43,13 @@ def test_boxes_of_each_layout_are_the_same(tmp_path, make, kind):
     assert collection.classes == ('cat', 'dog')
     assert collection.reasons[0].startswith(f'Read as {kind}: ')
     assert not collection.dropped
-    assert len(collection.pictures) >= 6
+    assert len(collection.pictures) >= 5
     for picture in collection.pictures:
         assert (picture.width, picture.height) == own_data.SIZE
-        assert boxes_of(picture) == BOXES
+        found = boxes_of(picture)
+        assert list(found) == list(BOXES)
+        for label, box in BOXES.items():
+            assert found[label] == pytest.approx(box, abs=1e-9)
 
 
 @pytest.mark.parametrize('splits', [('',), ('train', 'val', 'test')])
@@ -68,10 +80,6 @@ def test_boxes_are_where_the_upright_picture_has_them(
     tmp_path, orientation, turned
 ):
     """A bright box, annotated before and after EXIF's rotation."""
-    import cv2
-    import numpy as np
-    from PIL import Image
-
     stored = np.zeros((48, 64, 3), np.uint8)
     stored[6:30, 4:24] = 255
     exif = Image.Exif()
@@ -257,3 +265,98 @@ def test_links_in_circles_are_followed_once(tmp_path):
     own_data.voc(tmp_path, 2)
     (tmp_path / 'circle').symlink_to(tmp_path)
     assert len(read(tmp_path).pictures) == 2
+
+
+def test_yolo_splits_are_those_of_the_yaml(tmp_path):
+    own_data.yolo(tmp_path, ('one', 'two'))
+    write_text(
+        tmp_path / 'data.yaml',
+        'train: ../images/one\nval: images/two\nnames: {0: cat, 1: dog}',
+    )
+    collection = read(tmp_path)
+    assert {(p.path.parent.name, p.split) for p in collection.pictures} == {
+        ('one', 'train'),
+        ('two', 'val'),
+    }
+
+
+def test_yolo_pictures_without_text_are_background(tmp_path):
+    own_data.yolo_flat(tmp_path, 3)
+    (tmp_path / '0.txt').unlink()
+    write_text(tmp_path / '1.txt', '')
+    counts = [len(p.objects) for p in read(tmp_path).pictures]
+    assert counts == [0, 0, 2]
+
+
+def test_yolo_rows_are_dropped_for_a_reason(tmp_path):
+    own_data.yolo_flat(tmp_path, 1)
+    rows = ['9 .5 .5 .2 .2', '0 .5 .5 .2 .2 .9', '0 .5 .5 x .2', 'cat 1 2 3 4']
+    text = '\n'.join([own_data.yolo_rows(), *rows])
+    write_text(tmp_path / '0.txt', text)
+    collection = read(tmp_path)
+    assert len(collection.pictures[0].objects) == 2
+    assert collection.dropped == {
+        'object of an unknown class number': 2,
+        'row that is neither a box nor a polygon': 1,
+        'box that is not four numbers': 1,
+    }
+
+
+def test_labelme_circles_and_other_shapes(tmp_path):
+    own_data.labelme(tmp_path, 1)
+    path = tmp_path / '0.json'
+    content = json.loads(path.read_text())
+    content['shapes'] = [
+        dict(label='round', points=[[30, 20], [40, 20]], shape_type='circle'),
+        dict(label='line', points=[[1, 2], [3, 4]], shape_type='line'),
+    ]
+    path.write_text(json.dumps(content))
+    collection = read(tmp_path)
+    (item,) = collection.pictures[0].objects
+    assert item.box == pytest.approx((20, 10, 40, 30))
+    reason = 'shape that is no polygon, rectangle or circle'
+    assert collection.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'names', 'values'),
+    [
+        ('index', ('nothing', 'cat', 'dog'), None),
+        ('palette', ('0', '1', '2'), None),
+        ('odd', ('0', '100', '200'), (0, 100, 200)),
+        ('colour', ('nothing', 'cat', 'dog'), tuple(own_data.COLOURS)),
+    ],
+)
+def test_label_maps(tmp_path, kind, names, values):
+    collection = read(own_data.label_maps(tmp_path, 4, kind))
+    assert (collection.kind, collection.task) == ('label maps', 'segmentation')
+    assert collection.classes == names
+    assert collection.label_values == values
+    if kind in ('palette', 'colour'):
+        assert collection.palette == tuple(own_data.COLOURS)
+    assert not collection.dropped
+    assert len(collection.pictures) == 4
+
+
+def test_label_maps_are_dropped_for_a_reason(tmp_path):
+    own_data.label_maps(tmp_path, 4)
+    (tmp_path / 'masks/0.png').write_bytes(b'no')
+    (tmp_path / 'masks/1.png').unlink()
+    (tmp_path / 'images/2.jpg').unlink()
+    write_picture(tmp_path / 'images/4.jpg', 4, (20, 20))
+    Image.fromarray(own_data.class_map()).save(tmp_path / 'masks/4.png')
+    collection = read(tmp_path)
+    assert [p.path.name for p in collection.pictures] == ['3.jpg']
+    assert collection.dropped == {
+        'label map that cannot be read': 1,
+        'picture without label map': 1,
+        'label map without picture': 1,
+        'label map of another size than its picture': 1,
+    }
+
+
+def test_label_maps_have_values_that_are_named(tmp_path):
+    own_data.label_maps(tmp_path, 2)
+    write_text(tmp_path / 'classes.txt', 'nothing\ncat')
+    with pytest.raises(UserError, match=r'names 2 classes.*the values 2'):
+        read(tmp_path)

@@ -146,3 +146,109 @@ def csv_boxes(root, number=6, header='image,xmin,ymin,xmax,ymax,label'):
             for label, box in BOXES.items():
                 rows.writerow([f'{i}.jpg', *(f'{c:g}' for c in box), label])
     return root
+
+
+def yolo_rows(boxes=BOXES, size=SIZE, segments=False):
+    """The rows of a text file; as rectangles if polygons are asked for."""
+    rows = []
+    for c, (left, top, right, bottom) in enumerate(boxes.values()):
+        if segments:
+            values = corners((left, top, right, bottom))
+            values = [v / size[i % 2] for i, v in enumerate(values)]
+        else:
+            values = [
+                (left + right) / 2 / size[0],
+                (top + bottom) / 2 / size[1],
+                (right - left) / size[0],
+                (bottom - top) / size[1],
+            ]
+        rows.append(' '.join([str(c), *map(repr, values)]))
+    return '\n'.join(rows)
+
+
+def yolo(root, splits=('train', 'val'), number=4, segments=False):
+    """``images/SPLIT``, ``labels/SPLIT`` and ``data.yaml``."""
+    for s, split in enumerate(splits):
+        for i in range(number):
+            write_picture(root / 'images' / split / f'{i}.jpg', 10 * s + i)
+            rows = yolo_rows(segments=segments)
+            write_text(root / 'labels' / split / f'{i}.txt', rows)
+    lines = [f'{split}: images/{split}' for split in splits]
+    names = ', '.join(BOXES)
+    write_text(root / 'data.yaml', '\n'.join([*lines, f'names: [{names}]']))
+    return root
+
+
+def yolo_flat(root, number=5):
+    """Text files beside the pictures, and ``classes.txt``."""
+    for i in range(number):
+        write_picture(root / f'{i}.jpg', i)
+        write_text(root / f'{i}.txt', yolo_rows())
+    write_text(root / 'classes.txt', '\n'.join(BOXES))
+    return root
+
+
+def labelme(root, number=6, kind='rectangle'):
+    """A json beside each picture."""
+    for i in range(number):
+        write_picture(root / f'{i}.jpg', i)
+        shapes = []
+        for label, box in BOXES.items():
+            points = [box[:2], box[2:]]
+            if kind == 'polygon':
+                flat = corners(box)
+                points = list(zip(flat[::2], flat[1::2], strict=True))
+            shapes.append(dict(label=label, points=points, shape_type=kind))
+        content = dict(
+            version='5.0',
+            shapes=shapes,
+            imagePath=f'{i}.jpg',
+            imageWidth=SIZE[0],
+            imageHeight=SIZE[1],
+        )
+        write_text(root / f'{i}.json', json.dumps(content))
+    return root
+
+
+def class_map():
+    """The classes of a picture's pixels: 0, 1 and 2, and 255 in a corner."""
+    numbers = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    for number, box in enumerate(BOXES.values(), 1):
+        left, top, right, bottom = map(int, box)
+        numbers[top:bottom, left:right] = number
+    numbers[:2, :2] = 255
+    return numbers
+
+
+COLOURS = [(0, 0, 0), (200, 0, 30), (0, 90, 250)]
+"""The colours of the classes of label maps."""
+
+
+def label_maps(root, number=6, kind='index', suffix='.jpg'):
+    """``images`` and ``masks``; of kind index, palette, colour or odd."""
+    for i in range(number):
+        write_picture(root / 'images' / f'{i}{suffix}', i)
+        numbers = class_map()
+        image = Image.fromarray(numbers)
+        if kind == 'palette':
+            colours = [*COLOURS, *[(255, 255, 255)] * 253]
+            image.putpalette([c for colour in colours for c in colour])
+        elif kind == 'colour':
+            table = np.full((256, 3), 255, np.uint8)
+            table[:3] = COLOURS
+            image = Image.fromarray(table[numbers])
+        elif kind == 'odd':
+            values = np.zeros(256, np.uint8)
+            values[[1, 2, 255]] = 100, 200, 255
+            image = Image.fromarray(values[numbers])
+        (root / 'masks').mkdir(exist_ok=True)
+        image.save(root / 'masks' / f'{i}.png')
+    if kind == 'index':
+        write_text(root / 'classes.txt', '\n'.join(['nothing', *BOXES]))
+    if kind == 'colour':
+        rows = [
+            f'{name}:{",".join(map(str, colour))}::'
+            for name, colour in zip(['nothing', *BOXES], COLOURS, strict=True)
+        ]
+        write_text(root / 'labelmap.txt', '\n'.join(rows))
+    return root

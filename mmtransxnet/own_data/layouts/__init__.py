@@ -14,7 +14,10 @@ from mmtransxnet.own_data.layouts import (
     class_folders,
     coco,
     csv_boxes,
+    label_maps,
+    labelme,
     voc,
+    yolo,
 )
 
 
@@ -38,6 +41,19 @@ LAYOUTS = (
     Layout(coco.KIND, (DETECTION, SEGMENTATION), coco.recognise, coco.read),
     Layout(voc.KIND, (DETECTION,), voc.recognise, voc.read),
     Layout(csv_boxes.KIND, (DETECTION,), csv_boxes.recognise, csv_boxes.read),
+    Layout(yolo.KIND, (DETECTION, SEGMENTATION), yolo.recognise, yolo.read),
+    Layout(
+        labelme.KIND,
+        (DETECTION, SEGMENTATION),
+        labelme.recognise,
+        labelme.read,
+    ),
+    Layout(
+        label_maps.KIND,
+        (SEGMENTATION,),
+        label_maps.recognise,
+        label_maps.read,
+    ),
 )
 
 CLASS_FOLDERS = Layout(

@@ -1,5 +1,7 @@
 """What several layouts need."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -53,8 +55,9 @@ def class_file(folder: Folder) -> tuple[PurePosixPath, list[str]] | None:
     if not found:
         return None
     file = min(found, key=lambda file: (len(file.parts), str(file)))
+    # CVAT's labelmap.txt has the colour behind the name.
     lines = [
-        line.strip()
+        re.sub(r':\d+,\d+,\d+.*', '', line).strip()
         for line in read_text(folder.root / file).splitlines()
         if line.strip() and not line.startswith('#')
     ]
@@ -74,7 +77,7 @@ def checked_names(path: Path, values: Iterable[object]) -> list[str]:
             f'{path} has a class name that is empty or not a printable text: '
             'write one name for each class'
         )
-    twice = [name for name in set(known) if known.count(name) > 1]
+    twice = [name for name, count in Counter(known).items() if count > 1]
     if twice:
         raise UserError(
             f'{path} has the class {twice[0]} twice: give each class a name '
