@@ -32,6 +32,7 @@ def test_what_a_document_names_is_there(page):
             '`python tools/train.py ... --rezume`',
             'train.py has no --rezume',
         ),
+        ('`tools/train.py --rezume` goes on', 'train.py has no --rezume'),
         (
             '    python tools/train.py CONFIG \\\n        --rezume',
             'train.py has no --rezume',

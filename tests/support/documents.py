@@ -35,7 +35,7 @@ _DOTTED = re.compile(r'(?<![\w./-])mmtransxnet(?:\.\w+)+')
 _EXTRAS = re.compile(r'(?:mmtransxnet|\.)\[([\w,]+)\]')
 _PYTHON = re.compile(r'(from|import|with|def|class)\s|\w+\s*=(?!=)\s*\S')
 _COMMAND = re.compile(
-    r'(?:\w+=\S*\s+)*(?:python|make|mmtransxnet|tools/\S+\.sh)\s+\S'
+    r'(?:\w+=\S*\s+)*(?:python|make|mmtransxnet|tools/\S+\.(?:sh|py))\s+\S'
 )
 _ASSIGNMENT = re.compile(r'\w+=')
 
@@ -227,6 +227,9 @@ def command_problems(line: str) -> list[str]:
         return _program_problems(arguments)
     if program == 'python' and arguments[0].startswith('tools/'):
         return _argument_problems(ROOT / arguments[0], arguments[1:])
+    if program.endswith('.py'):
+        # A tool that is named with some of its arguments.
+        return _argument_problems(ROOT / program, [*arguments, '...'])
     if program.startswith('tools/'):
         return _script_problems(program, arguments)
     return []
