@@ -10,7 +10,12 @@ import numpy as np
 from mmengine.config import Config
 
 from mmtransxnet.deploy.convert import Source
-from mmtransxnet.deploy.folder import check_target, finish, unfinished
+from mmtransxnet.deploy.folder import (
+    check_target,
+    finish,
+    leftovers,
+    unfinished,
+)
 from mmtransxnet.deploy.formats import FORMATS, Arrays, check_formats
 from mmtransxnet.deploy.graphs import DeployForm, Size, deploy_form
 from mmtransxnet.deploy.metadata import describe
@@ -20,6 +25,7 @@ from mmtransxnet.deploy.parity import (
     check_parity,
     expected_cases,
 )
+from mmtransxnet.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,13 @@ def export(
     """
     check_request(request)
     form = deploy_form(model, request.batch, request.size)
+    if request.raw_masks and 'masks' not in form.output_names:
+        raise UserError('--raw-masks: this model gives no masks of objects')
+    for path in leftovers(request.out):
+        report(
+            f'note: {path} is of an export that was stopped, unless one is '
+            'running now; it can be deleted'
+        )
     description = describe(
         model,
         form,

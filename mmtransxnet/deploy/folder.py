@@ -100,6 +100,16 @@ def unfinished(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def leftovers(out: Path) -> list[Path]:
+    """Temporary folders of earlier exports to the same place."""
+    out = out.resolve()
+    return sorted(
+        path
+        for path in out.parent.glob(f'*{UNFINISHED}')
+        if path.name.startswith(f'{out.name}-')
+    )
+
+
 @contextmanager
 def _naming_errors(out: Path) -> Iterator[None]:
     try:

@@ -34,7 +34,7 @@ class Limits:
 LIMITS = {
     'fp32': Limits(values=1e-4, labels=0.9999),
     # Weights have eleven bits of mantissa.
-    'fp16': Limits(values=2e-2, labels=0.99),
+    'fp16': Limits(values=1e-2, labels=0.995),
 }
 """By precision; int8 is judged by its metric instead."""
 

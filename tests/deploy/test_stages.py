@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 
 from mmtransxnet.deploy import formats
-from mmtransxnet.deploy.export import Request, check_request
+from mmtransxnet.deploy.export import Request, check_request, export
 from mmtransxnet.deploy.folder import UNFINISHED, unfinished
 from mmtransxnet.deploy.formats import check_formats
 from mmtransxnet.deploy.graphs import deploy_form
@@ -47,6 +47,44 @@ def test_missing_packages_are_named(monkeypatch):
     check_formats(['openvino'], 'fp16')
     with pytest.raises(UserError, match=r'nncf is not .*mmtransxnet\[export'):
         check_formats(['openvino'], 'int8')
+
+
+def _request_only(name, out, reports, **changes):
+    """Ask for an export."""
+    config = short_config(name)
+    export(
+        short_model(name),
+        config,
+        Request(out, formats=('onnx',), **changes),
+        checkpoint=Path(__file__),
+        dataset_meta={'classes': ['one']},
+        report=reports.append,
+    )
+
+
+def _stop(*_):
+    raise ZeroDivisionError
+
+
+def test_raw_masks_need_masks(tmp_path):
+    name = 'classification/transxnet_t_digits'
+    with pytest.raises(UserError, match='gives no masks of objects'):
+        _request_only(name, tmp_path / 'exported', [], raw_masks=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_stopped_export_left_is_named(tmp_path, monkeypatch):
+    left = tmp_path / 'exported-abc.exporting'
+    left.mkdir()
+    (tmp_path / 'other-abc.exporting').mkdir()
+    monkeypatch.setattr('mmtransxnet.deploy.export._convert', _stop)
+    reports = []
+    with pytest.raises(ZeroDivisionError):
+        _request_only(
+            'classification/transxnet_t_digits', tmp_path / 'exported', reports
+        )
+    (note,) = reports
+    assert note.startswith(f'note: {left.resolve()} ')
 
 
 # ----------------------------------------------------------------- folder
