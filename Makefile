@@ -8,6 +8,7 @@
 # make docs   build the documentation site in site/
 # make extras also what the tests need: engines of export, a server, linters
 # make test-openmmlab   a short set of tests with the original distribution
+# make test-torch VERSION=2.7.0   tests with another release of torch
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
@@ -18,14 +19,16 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 \
 	2>/dev/null && echo $$p && break; done)
 VENV := .venv
 ORIGINAL := .venv-openmmlab
+TORCH := -r requirements/torch.txt
 REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
 
 # The tests keep all cores busy, each process with threads of its own; those
 # that spin while they wait make a two-core machine ten times slower. A tool
 # started alone looks at the load itself.
-test fuzz test-openmmlab: export OMP_WAIT_POLICY ?= PASSIVE
+test fuzz test-openmmlab test-torch: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup extras demo test fuzz lint docs bench tables test-openmmlab clean
+.PHONY: setup extras demo test fuzz lint docs bench tables test-openmmlab
+.PHONY: test-torch clean
 
 setup: $(VENV)/.ready
 
@@ -51,7 +54,7 @@ define make_venv
 	@echo 'Installing into $(1), once; 2 to 4 minutes, and a download of some GB:'
 	@rm -rf $(1)
 	@$(PYTHON) -m venv $(1)
-	$(call install,$(1),torch and torchvision,-r requirements/torch.txt)
+	$(call install,$(1),torch and torchvision,$(TORCH))
 	$(call install,$(1),mmengine$(,) mmcv$(,) mmdet$(,) mmseg$(,) mmpretrain,\
 		-r requirements/$(2).txt -r requirements/runtime.txt \
 		-r requirements/digits.txt setuptools)
@@ -116,6 +119,17 @@ tables: extras
 
 test-openmmlab: $(ORIGINAL)/.extras
 	$(ORIGINAL)/bin/python -m pytest -m distribution
+
+# With another release of torch, in an environment of its own: gigabytes of
+# download, so by hand (docs/faq.md has the releases tried and when).
+VERSION ?=
+OTHER_TESTS := models kernels ops weights apis
+test-torch: OTHER := .venv-torch-$(VERSION)
+test-torch:
+	@test -n "$(VERSION)" || { echo 'error: name the release: make test-torch VERSION=2.7.0' >&2; exit 1; }
+	$(MAKE) $(OTHER)/.extras TORCH='torch==$(VERSION) torchvision' VENV=$(OTHER)
+	$(OTHER)/bin/python -m pytest -n auto --dist loadfile \
+		$(addprefix tests/,$(OTHER_TESTS))
 
 clean:
 	rm -rf $(VENV) $(ORIGINAL) data/digits work_dirs/demo site

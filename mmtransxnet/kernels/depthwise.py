@@ -301,7 +301,7 @@ def _must_be_called(module: nn.Module) -> bool:
 
 def must_be_called(module: nn.Module) -> bool:
     """Whether a hook or a replacement has to see that a module is called."""
-    return 'forward' in vars(module) or has_hooks(module)
+    return 'forward' in module.__dict__ or has_hooks(module)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -312,5 +312,9 @@ def has_hooks(module: nn.Module) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or all_hooks._has_any_global_hook()
+        # torch has a function for these only since 2.7.
+        or all_hooks._global_forward_hooks
+        or all_hooks._global_forward_pre_hooks
+        or all_hooks._global_backward_hooks
+        or all_hooks._global_backward_pre_hooks
     )

@@ -44,8 +44,10 @@ def has_kernel(module: Any, kernel: Callable[..., Any]) -> bool:
     Not so for subclasses and instances with a ``forward`` of their own.
     """
     method = getattr(type(module), 'forward', None)
-    return getattr(method, 'kernel', None) is kernel and 'forward' not in vars(
-        module
+    # Not vars(): torch 2.6 cannot compile it.
+    return (
+        getattr(method, 'kernel', None) is kernel
+        and 'forward' not in module.__dict__
     )
 
 

@@ -26,7 +26,7 @@ def conv_gelu(layers: Any, x: Tensor) -> Any:
     conv, act = layers.conv, layers.act
     if (
         type(act) not in (nn.GELU, GELU)
-        or 'forward' in vars(act)
+        or 'forward' in act.__dict__
         or act.approximate != 'none'
         or has_hooks(act)
         or not _is_fused(conv, x)

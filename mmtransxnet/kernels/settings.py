@@ -86,10 +86,16 @@ BY_DEVICE = {
 
 _plain = False
 
+# Before 2.7, torch does not tell export from compilation: both compute the
+# formula there.
+_is_exporting = getattr(
+    torch.compiler, 'is_exporting', torch.compiler.is_compiling
+)
+
 
 def settings_of(x: Tensor) -> Settings:
     """The settings for computing with a tensor."""
-    if _plain or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if _plain or _is_exporting() or torch.jit.is_tracing():
         return PLAIN
     return BY_DEVICE.get(x.device.type, UNMEASURED)
 
