@@ -50,6 +50,7 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmtransxnet', 'mmtransxnet.*']),
+    package_data={'mmtransxnet.report': ['page.html']},
     entry_points={
         'console_scripts': ['mmtransxnet = mmtransxnet.command:main']
     },

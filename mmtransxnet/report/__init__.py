@@ -1,0 +1,1 @@
+"""One page about a training run: what it was, and how good it became."""
