@@ -173,3 +173,7 @@ def test_no_tests_and_no_caches_in_the_wheel(site):
         'bin',  # the command
         'mmtransxnet',
     }
+
+
+def test_template_of_the_report_is_in_the_wheel(site):
+    assert (site / 'mmtransxnet/report/page.html').is_file()

@@ -134,20 +134,35 @@ def _training(run: Run) -> tuple[list[plots.Plot], list[str]]:
             group = 'Figures of training batches'
         groups.setdefault(group, []).append(series)
     for name, series in curves['val'].items():
-        if name in _TIMES:
+        # COCO's -1: the data has no object of that size.
+        if name in _TIMES or set(series.values) == {-1.0}:
             continue
         percent = max(map(abs, series.values)) > 1
         group = 'Validation, above 1' if percent else 'Validation'
         groups.setdefault(group, []).append(series)
     drawn, omitted = [], []
     for title in sorted(groups, key=_order):
-        series = sorted(groups[title], key=lambda one: one.name != 'loss')
+        series = sorted(groups[title], key=_rank)
+        if 'Validation' in title and len(series[0].steps) < 2:
+            omitted.append(
+                f'{title}, once only: {", ".join(map(_last, series))}.'
+            )
+            continue
         rest = [one.name for one in series[plots.LINES :]]
         if rest:
             omitted.append(f'{title}, not drawn: {", ".join(rest)}.')
         label = 'validation' if 'Validation' in title else title.lower()
         drawn.append(plots.curves_plot(title, series[: plots.LINES], label))
     return drawn, omitted
+
+
+def _rank(series: Series) -> tuple[bool, bool]:
+    """The whole loss first, COCO's figures by object size last."""
+    return series.name.endswith(('_s', '_m', '_l')), series.name != 'loss'
+
+
+def _last(series: Series) -> str:
+    return f'{series.name} {figure(series.values[-1])}'
 
 
 def _order(title: str) -> tuple[bool, bool, str]:

@@ -57,7 +57,7 @@ class Plot:
     Attributes:
         title: Its heading.
         svg: The drawing.
-        legend: Names with the number of their line; none for one line.
+        legend: Names with the number of their line.
         text: What it shows, for those who cannot see it.
     """
 
@@ -163,7 +163,7 @@ def _axes(across: str, up: str) -> tuple[Figure, Any]:
 
 
 def _plot(title: str, figure: Figure, names: Sequence[str], text: str) -> Plot:
-    legend = list(enumerate(names)) if len(names) > 1 else []
+    legend = list(enumerate(names))
     return Plot(title, _svg(figure, title, text), legend, text)
 
 

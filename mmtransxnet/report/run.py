@@ -85,7 +85,7 @@ class Run:
         total = settings.get('max_epochs') or settings.get('max_iters')
         done = self.meta.get('epoch' if unit == 'epochs' else 'iter')
         if done is None or total is None:
-            return 'no checkpoint saved, so nothing can be resumed'
+            return 'no complete checkpoint is saved, so it cannot be resumed'
         if done >= total:
             return f'finished: {total} {unit}'
         return (

@@ -17,11 +17,12 @@ def runs(tmp_path_factory, digits):
     """Work directories of a micro run of each task, by name."""
     folder = tmp_path_factory.mktemp('runs')
     configs = write_configs(folder)
-    for name, options in FEW.items():
-        arguments = [
-            str(configs[name]), '--work-dir', str(folder / name),
-            '--data-root', str(digits), '--cfg-options',
-            'model.backbone.init_cfg=None', *options,
-        ]  # fmt: skip
-        train(train_parser('').parse_args(arguments))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('DIGITS_ROOT', str(digits))
+        for name, options in FEW.items():
+            arguments = [
+                str(configs[name]), '--work-dir', str(folder / name),
+                '--cfg-options', 'model.backbone.init_cfg=None', *options,
+            ]  # fmt: skip
+            train(train_parser('').parse_args(arguments))
     return folder
