@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -85,7 +86,8 @@ def evaluate(
     found.metrics = {
         name: float(value)
         for name, value in metrics.items()
-        if isinstance(value, int | float)
+        # IoUMetric's are numpy's, mmpretrain's may be torch's.
+        if np.ndim(value) == 0 and not isinstance(value, str)
     }
     if not found.metrics:
         found.notes.append(

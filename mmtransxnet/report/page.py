@@ -142,17 +142,17 @@ def _training(run: Run) -> tuple[list[plots.Plot], list[str]]:
         groups.setdefault(group, []).append(series)
     drawn, omitted = [], []
     for title in sorted(groups, key=_order):
-        series = sorted(groups[title], key=_rank)
-        if 'Validation' in title and len(series[0].steps) < 2:
+        lines = sorted(groups[title], key=_rank)
+        if 'Validation' in title and len(lines[0].steps) < 2:
             omitted.append(
-                f'{title}, once only: {", ".join(map(_last, series))}.'
+                f'{title}, once only: {", ".join(map(_last, lines))}.'
             )
             continue
-        rest = [one.name for one in series[plots.LINES :]]
+        rest = [one.name for one in lines[plots.LINES :]]
         if rest:
             omitted.append(f'{title}, not drawn: {", ".join(rest)}.')
         label = 'validation' if 'Validation' in title else title.lower()
-        drawn.append(plots.curves_plot(title, series[: plots.LINES], label))
+        drawn.append(plots.curves_plot(title, lines[: plots.LINES], label))
     return drawn, omitted
 
 

@@ -109,7 +109,10 @@ class Run:
 
 def _device(start: Start) -> str:
     known = start.environment
-    device = start.summary.get('device') or known.get('GPU 0', _UNKNOWN)
+    given = known.get('CUDA available')
+    device = start.summary.get('device') or known.get(
+        'GPU 0', 'cpu' if given == 'False' else _UNKNOWN
+    )
     processes = known.get('GPU number', '1')
     if processes != '1':
         device += f', {processes} processes'
