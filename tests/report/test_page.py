@@ -91,7 +91,10 @@ def test_tool(runs, tmp_path):
 @pytest.fixture
 def copied(runs, tmp_path):
     """A copy of the classifier's run."""
-    return shutil.copytree(runs / 'classifier', tmp_path / 'run')
+    folder = shutil.copytree(runs / 'classifier', tmp_path / 'run')
+    # It names the checkpoint of the original.
+    (folder / 'last_checkpoint').unlink()
+    return folder
 
 
 def test_run_without_checkpoint(copied):
