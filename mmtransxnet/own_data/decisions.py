@@ -371,10 +371,12 @@ def _batch(made: Decisions, prepared: Prepared, asked: int | None) -> None:
     most = _MOST_IN_A_BATCH[task]
     fitting = max(1, min(most, pixels // area))
     batch = 2 ** int(math.log2(fitting))
-    reason = (
-        'about as many pixels as the published recipe has on one GPU, and '
-        f'at most {most} pictures'
-    )
+    reason = f'at most {most} pictures'
+    if task != CLASSIFICATION:
+        reason = (
+            'about as many pixels as the published recipe has on one GPU, '
+            f'{reason}'
+        )
     count = prepared.splits['train'].pictures
     # Several steps an epoch, so that epochs differ.
     few = max(1, 2 ** int(math.log2(max(1, count // 4))))

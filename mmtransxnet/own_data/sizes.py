@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mmtransxnet.own_data.collection import (
+    CLASSIFICATION,
+    DETECTION,
     SEGMENTATION,
     Picture,
     Prepared,
@@ -63,4 +65,9 @@ def counts_of_classes(prepared: Prepared) -> dict[str, int]:
 
 def unit_of(task: str) -> str:
     """What :func:`counts_of_classes` counts."""
-    return 'pictures with it' if task == SEGMENTATION else 'objects'
+    units = {
+        CLASSIFICATION: 'pictures',
+        DETECTION: 'objects',
+        SEGMENTATION: 'pictures with it',
+    }
+    return units[task]
