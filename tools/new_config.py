@@ -55,6 +55,12 @@ def parse_args() -> argparse.Namespace:
         default=0,
         help='of the split, if the data has none (0)',
     )
+    add(
+        '--tile',
+        type=_count,
+        metavar='N',
+        help='cut the pictures into overlapping tiles of N x N pixels',
+    )
     add('--overwrite', action='store_true', help='replace what --out has')
     return parser.parse_args()
 
@@ -82,6 +88,7 @@ def look_and_decide(args: argparse.Namespace, output: Output) -> None:
         read(args.data, task=args.task),
         output.folder,
         seed=args.seed,
+        tile=args.tile,
     )
     made = decide(
         prepared,

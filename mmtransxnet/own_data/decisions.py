@@ -35,6 +35,7 @@ from mmtransxnet.own_data.sizes import (
     quantiles,
     sides,
 )
+from mmtransxnet.own_data.tiles import LARGE
 from mmtransxnet.utils.errors import UserError
 
 FEW = 1000
@@ -42,9 +43,6 @@ FEW = 1000
 
 VERY_FEW = 50
 """Below this number of training pictures, early stages are frozen."""
-
-LARGE = 1500
-"""Side in pixels from which cutting into tiles is advised."""
 
 _STEP = 32
 """Sides are multiples of this, the network's largest stride."""
@@ -274,7 +272,7 @@ def _advise_tiles(made: Decisions, prepared: Prepared, long: float) -> None:
             'tiles',
             None,
             f'pictures of {long:.0f} pixels are reduced; if objects are '
-            'small, cut them into smaller pictures first',
+            'small, cut them with --tile 512',
         )
 
 

@@ -23,7 +23,7 @@ from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.windows import windows
 
 LARGE = 1500
-"""Longer side in pixels from which a picture should be cut."""
+"""Longer side in pixels from which cutting is advised."""
 
 LEAST_SHARE = 0.3
 """Share of an object's area that has to be within a tile to be kept there."""
@@ -52,11 +52,6 @@ class Tile:
     top: int
     width: int
     height: int
-
-
-def needs_tiles(collection: Collection) -> bool:
-    """Whether a picture is so large that tiles are advisable."""
-    return any(max(p.width, p.height) > LARGE for p in collection.pictures)
 
 
 def cut(

@@ -75,7 +75,7 @@ def test_small_objects_enlarge_pictures(tmp_path):
     assert min(decide(small)['size']) > 64
     assert decide(usual)['size'] == (320, 256)
     assert decide(large)['size'] == (1333, 800)
-    assert 'smaller pictures' in decide(large).find('tiles').reason
+    assert '--tile 512' in decide(large).find('tiles').reason
 
 
 def test_anchors_follow_the_objects():

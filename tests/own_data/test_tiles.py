@@ -1,7 +1,6 @@
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
 from mmtransxnet.own_data import tiles
 from mmtransxnet.own_data.prepare import prepare
@@ -118,15 +117,6 @@ def test_tiles_of_a_picture_are_in_one_split(tmp_path):
     assert all(len(splits) == 1 for splits in sides.values())
     assert result.splits['val'].pictures == 6
     assert any('36 tiles of 32 pixels' in r for r in result.collection.reasons)
-
-
-def test_large_pictures_need_tiles(tmp_path):
-    own_data.voc(tmp_path, 1)
-    assert not tiles.needs_tiles(read(tmp_path))
-    Image.new('RGB', (1501, 100)).save(tmp_path / '1.jpg')
-    xml = own_data.voc_xml('1.jpg', size=(1501, 100))
-    (tmp_path / '1.xml').write_text(xml)
-    assert tiles.needs_tiles(read(tmp_path))
 
 
 def test_what_cannot_be_cut_is_an_error(tmp_path):

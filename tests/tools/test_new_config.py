@@ -9,6 +9,13 @@ from mmtransxnet.engine import check_data, load_config
 from tests.support import own_data
 from tests.support.paths import ROOT
 
+
+def label_maps_with_names(root, kind):
+    own_data.label_maps(root, kind=kind)
+    own_data.write_text(root / 'classes.txt', 'nothing\ncat\ndog')
+    return root
+
+
 KINDS = dict(
     class_folders=(own_data.class_folders, []),
     coco=(own_data.coco, []),
@@ -22,6 +29,28 @@ KINDS = dict(
     ),
     voc=(own_data.voc, []),
     csv=(own_data.csv_boxes, []),
+    yolo=(own_data.yolo, []),
+    yolo_without_yaml=(own_data.yolo_flat, []),
+    yolo_segments=(
+        lambda root: own_data.yolo(root, segments=True),
+        ['--task', 'segmentation'],
+    ),
+    labelme=(own_data.labelme, []),
+    labelme_polygons=(
+        lambda root: own_data.labelme(root, kind='polygon'),
+        ['--task', 'segmentation'],
+    ),
+    label_maps=(own_data.label_maps, []),
+    label_maps_palette=(
+        lambda root: label_maps_with_names(root, 'palette'),
+        [],
+    ),
+    label_maps_colours=(
+        lambda root: own_data.label_maps(root, kind='colour'),
+        [],
+    ),
+    tiles=(own_data.voc, ['--tile', '32']),
+    tiles_of_label_maps=(own_data.label_maps, ['--tile', '32']),
 )
 
 
@@ -148,6 +177,7 @@ def test_wrong_data_gives_a_line_and_leaves_nothing(
         (['--algorithm', 'sfpn'], 'is not for detection'),
         (['--algorithm', 'maskrcnn'], 'boxes only'),
         (['--task', 'classification'], 'not for classification'),
+        (['--tile', '8'], 'at least 32'),
     ],
 )
 def test_wrong_choices(tmp_path, new_config, options, words):
