@@ -1,51 +1,45 @@
-"""Predict and draw with any model, using the OpenMMLab libraries."""
+"""Predict, draw and write with any model, using the OpenMMLab libraries."""
 
+import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 from mmengine.config import Config
+from mmengine.dist import get_rank, get_world_size
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
+from mmtransxnet.apis.drawings import Drawings, with_masks
+from mmtransxnet.apis.frames import Frame, read_frames
 from mmtransxnet.apis.inputs import (
     Source,
-    VideoFile,
-    VideoFrames,
     as_inputs,
+    check_not_overwritten,
     find_sources,
-    read_picture,
-    write_picture,
 )
+from mmtransxnet.apis.predictor import Predictor
+from mmtransxnet.apis.records import check_suffix, open_file
+from mmtransxnet.apis.results import Result, model_info
+from mmtransxnet.apis.shards import Shards, weights_hash
+from mmtransxnet.apis.tiles import check_tile
+from mmtransxnet.deploy.evaluation import SCOPES
 from mmtransxnet.engine.config.loading import load_config
+from mmtransxnet.engine.runner.distributed import decided_by_first, in_all
 from mmtransxnet.models import fold as inference_form
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.weights.matching import match_weights
 from mmtransxnet.weights.mmengine_loaders import path_of
 from mmtransxnet.weights.reader import read_checkpoint, state_dict_of
 
-
-@dataclass(frozen=True)
-class Result:
-    """The result for a picture or a frame.
-
-    Attributes:
-        source: Path of the file, or number of the camera.
-        frame: Number of the frame from 0, None for a picture.
-        prediction: The library's data sample, None if it failed.
-        drawing: The file with the drawing, None if not requested.
-        error: Why it failed, if it did.
-    """
-
-    source: Path | int
-    frame: int | None = None
-    prediction: Any = None
-    drawing: Path | None = None
-    error: str | None = None
+_DRAWN_SCORE = 0.3
+"""Minimum score of detections that are drawn, if none is given."""
 
 
 class Inferencer:
@@ -56,7 +50,8 @@ class Inferencer:
         checkpoint: Checkpoint file, address or ``transxnet://`` name; it is
             read safely and must match the model.
         device: Where to run; the first GPU if there is one.
-        score_thr: Minimum score of detections that are drawn.
+        score_thr: Minimum score of detections; if not set, 0.3 in drawings
+            and none in data.
         fold: Whether to predict with the inference form of the backbone: equal
             outputs, faster.
 
@@ -70,7 +65,7 @@ class Inferencer:
         config: str | Path | Config,
         checkpoint: str | Path,
         device: str | None = None,
-        score_thr: float = 0.3,
+        score_thr: float | None = None,
         fold: bool = False,
     ) -> None:
         if not isinstance(config, Config):
@@ -99,15 +94,28 @@ class Inferencer:
             self._library.model = inference_form(model)
         self._meta = dataset_meta(content, config)
         self._scope = scope
+        self._task = SCOPES[scope]
+        self._config = config
+        self._predictor = Predictor(self._library, self._task)
         self._score_thr = score_thr
-        self._setdataset_meta()
+        self._set_dataset_meta()
+        model = self._library.model
+        self.info = model_info(
+            self._task, self._known_meta(), _num_classes(model), score_thr
+        )
 
     @property
     def model(self) -> nn.Module:
         """The model, in evaluation mode."""
         return self._library.model
 
-    def _setdataset_meta(self) -> None:
+    def _known_meta(self) -> Mapping[str, Any]:
+        """Names and colours that the library draws with."""
+        if self._scope == 'mmpretrain':
+            return self._meta
+        return self._library.model.dataset_meta
+
+    def _set_dataset_meta(self) -> None:
         """Set names and colours of the classes of the training."""
         if self._scope == 'mmpretrain':
             self._library.classes = self._meta.get('classes')
@@ -125,7 +133,7 @@ class Inferencer:
         Returns:
             The library's data sample.
         """
-        return self._library.forward(self.prepare(image))[0]
+        return self._predictor.forward(self.prepare(image))[0]
 
     def prepare(self, image: np.ndarray) -> Any:
         """Run the test pipeline on one picture.
@@ -136,9 +144,7 @@ class Inferencer:
         Returns:
             What the model's ``test_step`` takes.
         """
-        (batch,) = self._library.preprocess([image], batch_size=1)
-        # mmdet's data sample includes the picture.
-        return batch[1] if self._scope == 'mmdet' else batch
+        return self._predictor.prepare(image)
 
     @property
     def classes(self) -> list[str] | None:
@@ -165,7 +171,10 @@ class Inferencer:
         else:
             flags: dict[str, Any] = {'return_vis': True}
             if self._scope == 'mmdet':
-                flags['pred_score_thr'] = self._score_thr
+                score = self._score_thr
+                score = _DRAWN_SCORE if score is None else score
+                flags['pred_score_thr'] = score
+                prediction = with_masks(prediction, score)
             (drawn,) = self._library.visualize([rgb], [prediction], **flags)
         return np.ascontiguousarray(drawn[..., ::-1])
 
@@ -173,52 +182,232 @@ class Inferencer:
         self,
         inputs: str | Path | int | Sequence[str | Path | int],
         out_dir: str | Path | None = None,
+        *,
+        json: str | Path | None = None,
+        batch_size: int = 1,
+        tile: int | None = None,
     ) -> Iterator[Result]:
         """Predict pictures, folders, videos and cameras.
 
-        Results are computed lazily, so a video need not fit into memory. A
-        file that fails does not stop the others.
+        Results are computed lazily and in order, so a video need not fit into
+        memory; pictures are loaded in the background. A file that fails does
+        not stop the others.
+
+        In a process group (``torch.distributed``) with ``json``, each process
+        predicts and yields its share of the sources. What a file of an
+        earlier, interrupted run has is not predicted again. At the end the
+        first process merges the files of all into ``json``.
 
         Args:
             inputs: Files, folders, camera numbers; one or several.
             out_dir: Folder for the drawings.
+            json: File for the results: ``.json`` is written at the end,
+                ``.jsonl`` has a line for each picture and frame, written as
+                they come. Label maps are written into a folder beside it.
+            batch_size: Maximum number of pictures that are predicted
+                together. Only pictures that need no further padding are, so
+                results do not depend on it. Above 1, data samples of
+                segmentors have no ``seg_logits``.
+            tile: Side in pixels of overlapping windows into which larger
+                pictures are cut; their predictions are merged.
 
-        Yields:
-            A result for each picture and each frame.
+        Returns:
+            An iterator over a result for each picture and each frame.
+
+        Raises:
+            UserError: An argument is wrong, an output would overwrite an
+                input, or a file of results cannot be written or continued.
         """
-        for source in find_sources(as_inputs(inputs)):
-            target = Path(out_dir) / source.target if out_dir else None
-            run = self._video if source.is_video else self._picture
-            try:
-                yield from run(source, target)
-            # torch and the libraries raise various errors for unusual
-            # pictures.
-            except Exception as error:
-                yield Result(source.origin, error=_error_reason(error))
+        check_tile(tile, self._task)
+        if batch_size < 1:
+            raise UserError(f'--batch-size {batch_size}: expected at least 1')
+        path = None if json is None else Path(json)
+        if path is not None:
+            check_suffix(path)
+        given = as_inputs(inputs)
+        predict = partial(
+            self._results, out_dir=out_dir, json=path,
+            batch_size=batch_size, tile=tile,
+        )  # fmt: skip
+        if path is not None and dist.is_initialized():
+            return self._sharded(given, out_dir, path, tile, predict)
+        sources = find_sources(given)
+        self._check_outputs(sources, out_dir, path)
+        return self._alone(sources, path, predict)
 
-    def _picture(
-        self, source: Source, target: Path | None
+    def _check_outputs(
+        self,
+        sources: Sequence[Source],
+        out_dir: str | Path | None,
+        json: Path | None,
+    ) -> None:
+        """Check that no output is an input."""
+        targets = [] if json is None else [json]
+        for source in sources:
+            if out_dir is not None:
+                targets.append(Path(out_dir) / source.target)
+            if json is not None and self._task == 'segmentation':
+                targets.append(json.parent / _label_map(json, source, None))
+        check_not_overwritten(sources, targets)
+
+    def _alone(
+        self,
+        sources: Sequence[Source],
+        json: Path | None,
+        predict: Callable[..., Iterator[tuple[Frame, Result]]],
     ) -> Iterator[Result]:
-        image = read_picture(Path(str(source.origin)))
-        prediction = self.predict(image)
-        if target:
-            write_picture(target, self.draw(image, prediction))
-        yield Result(source.origin, None, prediction, target)
+        """Predict all sources in this process."""
+        file = None if json is None else open_file(json, self.info)
+        return self._written(predict(read_frames(sources)), file)
 
-    def _video(self, source: Source, target: Path | None) -> Iterator[Result]:
-        frames = VideoFrames(source.origin)
-        count = 0
+    def _written(
+        self, results: Iterator[tuple[Frame, Result]], file: Any
+    ) -> Iterator[Result]:
+        number = 0
+        # Whatever ends the run, the results so far are written.
         with ExitStack() as stack:
-            video = None
-            if target:
-                video = stack.enter_context(VideoFile(target, frames.fps))
-            for count, image in enumerate(frames, 1):
-                prediction = self.predict(image)
-                if video:
-                    video.write(self.draw(image, prediction))
-                yield Result(source.origin, count - 1, prediction, target)
-        if not count:
-            raise OSError(f'{source.origin} has no frame that can be read')
+            if file is not None:
+                stack.enter_context(closing(file))
+            for _, result in results:
+                if file is not None:
+                    file.add(result.to_dict(number))
+                number += result.error is None
+                yield result
+
+    def _sharded(
+        self,
+        inputs: Sequence[str | Path | int],
+        out_dir: str | Path | None,
+        json: Path,
+        tile: int | None,
+        predict: Callable[..., Iterator[tuple[Frame, Result]]],
+    ) -> Iterator[Result]:
+        """Predict this process's share of the sources, then merge."""
+        shards = Shards(json, self._run(inputs, tile))
+
+        def decide() -> tuple[list[Source], Any]:
+            sources = find_sources(inputs)
+            _check_shardable(sources, out_dir)
+            self._check_outputs(sources, out_dir, json)
+            return sources, shards.plan(sources)
+
+        # Only the first process looks at the files: they may change.
+        sources, plan = decided_by_first(decide)
+        share = plan.share(get_rank(), get_world_size())
+        error: Exception | None = None
+        try:
+            with closing(shards.open(get_rank(), get_world_size())) as shard:
+                frames = read_frames(share.sources, share.starts)
+                for frame, result in predict(frames):
+                    shard.add(result.to_dict(), frame.last)
+                    yield result
+        # The others must hear of any error.
+        except Exception as failure:
+            error = failure
+        in_all(partial(_raise, error))
+        decided_by_first(partial(shards.merge, sources, self.info))
+
+    def _run(
+        self, inputs: Sequence[str | Path | int], tile: int | None
+    ) -> dict[str, Any]:
+        """What results depend on, for shard files."""
+        pipeline = self._config.test_dataloader.dataset.get('pipeline')
+        settings = repr((self._config.model, pipeline))
+        return {
+            'inputs': [str(item) for item in inputs],
+            'folders': [str(Path(str(item)).resolve()) for item in inputs],
+            'config': hashlib.sha256(settings.encode()).hexdigest(),
+            'weights': weights_hash(self.model),
+            'score_thr': self._score_thr,
+            'tile': tile,
+        }
+
+    def _results(
+        self,
+        frames: Iterable[Frame],
+        out_dir: str | Path | None,
+        json: Path | None,
+        batch_size: int,
+        tile: int | None,
+    ) -> Iterator[tuple[Frame, Result]]:
+        """Predict frames and write what belongs to each."""
+        predictions = self._predictor.predict(frames, batch_size, tile)
+        with closing(predictions), Drawings(self, out_dir) as drawings:
+            for frame, prediction in predictions:
+                try:
+                    if isinstance(prediction, Exception):
+                        raise prediction
+                    result = Result(
+                        frame.source.origin,
+                        frame.number,
+                        prediction,
+                        drawings.add(frame, prediction),
+                        size=frame.size,
+                        info=self.info,
+                    )
+                    if json is not None and self._task == 'segmentation':
+                        result = _save_label_map(result, frame, json)
+                # torch and the libraries raise various errors for unusual
+                # pictures.
+                except Exception as error:
+                    result = Result(
+                        frame.source.origin,
+                        frame.number,
+                        error=_error_reason(error),
+                    )
+                drawings.finish(frame)
+                frame.image = None
+                yield frame, result
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _num_classes(model: Any) -> int:
+    """Number of classes of a classifier; others have names."""
+    return int(getattr(getattr(model, 'head', None), 'num_classes', 0) or 0)
+
+
+def _check_shardable(
+    sources: Sequence[Source], out_dir: str | Path | None
+) -> None:
+    """Check that sources can be shared out and continued.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if not sources:
+        raise UserError('the inputs have no picture and no video')
+    for source in sources:
+        if isinstance(source.origin, int):
+            raise UserError(
+                f'camera {source.origin}: several processes cannot share a '
+                'camera; leave --launcher out'
+            )
+        if out_dir is not None and source.is_video:
+            raise UserError(
+                f'{source.origin}: the drawing of a video cannot be '
+                'continued; leave --out or --launcher out'
+            )
+
+
+def _label_map(json: Path, source: Source, number: int | None) -> Path:
+    """The file of a label map, relative to the folder of the JSON."""
+    folder = Path(f'{json.stem}_labels')
+    if number is None:
+        return folder / f'{source.target}.png'
+    return folder / source.target / f'{number:08d}.png'
+
+
+def _save_label_map(result: Result, frame: Frame, json: Path) -> Result:
+    """Write a label map as a PNG with a palette."""
+    file = _label_map(json, frame.source, frame.number)
+    target = json.parent / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    result.label_image().save(target)
+    return replace(result, label_map=file)
 
 
 def _classification(config: Config, device: str | None) -> Any:

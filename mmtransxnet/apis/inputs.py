@@ -11,6 +11,7 @@ import mmcv
 import numpy as np
 
 from mmtransxnet.engine.checks.pictures import IMAGE_SUFFIXES, check_picture
+from mmtransxnet.utils.errors import UserError
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.mpg', '.mpeg')
 
@@ -70,6 +71,34 @@ def find_sources(inputs: Iterable[str | Path | int]) -> list[Source]:
         used.add(name)
         sources.append(Source(path, name))
     return sources + cameras
+
+
+def check_not_overwritten(
+    sources: Iterable[Source], targets: Iterable[Path]
+) -> None:
+    """Check that no output is one of the inputs.
+
+    Args:
+        sources: The inputs.
+        targets: Files that will be written.
+
+    Raises:
+        UserError: One is.
+    """
+    existing = [target for target in targets if target.exists()]
+    if not existing:
+        return
+    inputs = {
+        source.origin.resolve()
+        for source in sources
+        if isinstance(source.origin, Path)
+    }
+    for target in existing:
+        if target.resolve() in inputs:
+            raise UserError(
+                f'{target} is an input that the results would overwrite: name '
+                'another folder with --out, or another file with --json'
+            )
 
 
 def _files_of(root: Path) -> list[Path]:

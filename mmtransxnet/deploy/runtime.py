@@ -580,7 +580,7 @@ class Detections:
     scores: np.ndarray
     labels: np.ndarray
     raw_masks: np.ndarray | None = None
-    patches: Patches | None = None
+    patches: Sequence[Patch] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -601,7 +601,7 @@ class Detections:
     def above(self, score: float) -> 'Detections':
         """The objects with at least this score."""
         (kept,) = np.nonzero(self.scores >= score)
-        raw, patches = self.raw_masks, self.patches
+        raw, patches = self.raw_masks, cast(Any, self.patches)
         return Detections(
             self.size,
             self.boxes[kept],
@@ -637,38 +637,51 @@ def as_json(
 
     Objects are COCO results: ``category_id`` is the index of the class,
     ``bbox`` is x, y, width, height, ``segmentation`` a compressed RLE. Of a
-    label map, it is the classes that occur and their share of the pixels.
+    label map, it is the classes that occur, the number of their pixels and
+    their share.
     """
     if isinstance(result, Classification):
         entry = {
             'image_id': image_id,
             'category_id': result.label,
-            'name': classes[result.label],
+            'name': _name(classes, result.label),
             'score': _rounded(result.score),
             'scores': [_rounded(score) for score in result.scores],
         }
         return [entry]
     if isinstance(result, Segmentation):
-        labels, counts = np.unique(result.labels, return_counts=True)
-        return [
-            {
-                'image_id': image_id,
-                'category_id': int(label),
-                'name': classes[label],
-                'share': _rounded(count / result.labels.size),
-            }
-            for label, count in zip(labels, counts, strict=True)
-        ]
-    return [_object_json(result, i, image_id) for i in range(len(result))]
+        return label_map_json(result.labels, classes, image_id)
+    return [
+        _object_json(result, i, classes, image_id) for i in range(len(result))
+    ]
+
+
+def label_map_json(
+    labels: np.ndarray, classes: Sequence[str], image_id: int = 0
+) -> list[dict[str, Any]]:
+    """The classes that occur in a label map ``(H, W)``, for JSON."""
+    found, counts = np.unique(labels, return_counts=True)
+    return [
+        {
+            'image_id': image_id,
+            'category_id': int(label),
+            'name': _name(classes, int(label)),
+            'pixels': int(count),
+            'share': _rounded(count / labels.size),
+        }
+        for label, count in zip(found, counts, strict=True)
+    ]
 
 
 def _object_json(
-    result: Detections, index: int, image_id: int
+    result: Detections, index: int, classes: Sequence[str], image_id: int
 ) -> dict[str, Any]:
     x1, y1, x2, y2 = (float(value) for value in result.boxes[index])
+    label = int(result.labels[index])
     entry = {
         'image_id': image_id,
-        'category_id': int(result.labels[index]),
+        'category_id': label,
+        'name': _name(classes, int(label)),
         'bbox': [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
         'score': _rounded(result.scores[index]),
     }
@@ -679,6 +692,11 @@ def _object_json(
         mask = result.raw_masks[index]
         entry['mask'] = [[_rounded(v) for v in row] for row in mask]
     return entry
+
+
+def _name(classes: Sequence[str], label: int) -> str:
+    """The name of a class, its number if the model has no names."""
+    return classes[label] if label < len(classes) else str(label)
 
 
 def _rounded(value: Any) -> float:
@@ -971,7 +989,7 @@ class Model:
         self.info = _read_info(folder)
         self.task: str = self.info['task']
         self.classes: list[str] = self.info['classes']
-        self.palette = self.info['palette'] or _colours(len(self.classes))
+        self.palette = self.info['palette'] or colours(len(self.classes))
         self.masks: dict[str, Any] = self.info.get('masks') or {}
         self._input = self.info['input']
         self._engine = _load_engine(folder, self.info['files'], engine, bf16)
@@ -1064,6 +1082,7 @@ class Model:
             )
         if self.task == 'segmentation':
             outputs = self.run(pixels, batch[0].size)
+            self._check_finite(outputs['scores'])
             return [
                 Segmentation(picture.size, labels, scores)
                 for picture, labels, scores in zip(
@@ -1071,10 +1090,18 @@ class Model:
                 )
             ]
         outputs = self.run(pixels)
+        self._check_finite(outputs['scores'])
         return [
             Classification(picture.size, scores)
             for picture, scores in zip(batch, outputs['scores'], strict=True)
         ]
+
+    def _check_finite(self, scores: np.ndarray) -> None:
+        """Refuse scores that JSON cannot hold."""
+        if not np.isfinite(scores).all():
+            raise PictureError(
+                f'{self.engine} returned scores that are not finite numbers'
+            )
 
     def run(
         self,
@@ -1229,7 +1256,7 @@ class Model:
         return draw(pixels, result, self.classes, self.palette)
 
 
-def _colours(count: int) -> list[tuple[int, ...]]:
+def colours(count: int) -> list[tuple[int, ...]]:
     """Colours of classes without a palette: hues far from each other."""
     # Steps of the golden ratio never come close to an earlier hue.
     hues = (index * 0.618034 % 1 for index in range(count))
@@ -1354,6 +1381,7 @@ class _Writer:
         self._score_thr: float | None = args.score_thr
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
+        self._failed: list[dict[str, str]] = []
         for folder in (self._out, self._json and self._json.parent):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -1383,6 +1411,11 @@ class _Writer:
         if self._json is not None:
             self._add_json(path, name, result)
         print(f'{path}: {_summary(result, self._model.classes)}', flush=True)
+
+    def fail(self, path: Path, error: str) -> None:
+        """Record a picture that cannot be predicted."""
+        self._failed.append({'file_name': str(path), 'error': error})
+        print(f'failed: {path}: {error}', file=sys.stderr, flush=True)
 
     def _add_json(self, path: Path, name: Path, result: Result) -> None:
         height, width = result.size
@@ -1419,6 +1452,7 @@ class _Writer:
             'classes': self._model.classes,
             'images': self._images,
             'results': self._results,
+            'failed': self._failed,
         }
         self._json.write_text(json.dumps(content), 'utf-8')
 
@@ -1532,8 +1566,7 @@ def _predict_inputs(args: argparse.Namespace) -> int:
         ):
             if pixels is None or isinstance(result, str):
                 failed += 1
-                line = f'failed: {path}: {result}'
-                print(line, file=sys.stderr, flush=True)
+                writer.fail(path, str(result))
             else:
                 writer.add(path, files[path], pixels, result)
     print(f'{len(files) - failed} predicted, {failed} failed')

@@ -10,7 +10,9 @@ from mmtransxnet.engine.checks.preflight import (
     check_init_weights,
 )
 from mmtransxnet.engine.config.command_line import (
+    add_launcher,
     config_parser,
+    join_processes,
     load_run,
     run_parser,
 )
@@ -39,6 +41,7 @@ from mmtransxnet.utils.errors import UserError, report_user_errors
 
 __all__ = [
     'UserError',
+    'add_launcher',
     'build_runner',
     'check_checkpoint',
     'check_compiler',
@@ -50,6 +53,7 @@ __all__ = [
     'config_parser',
     'in_turn',
     'inspect_layout',
+    'join_processes',
     'load_config',
     'load_run',
     'report_user_errors',

@@ -1,8 +1,10 @@
 """Atomic writing of files that survives crashes."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -17,13 +19,34 @@ def write_safely(
 ) -> None:
     """Replace a file atomically, flushed to disk.
 
-    The content is written to a temporary file in the same folder, which is
-    then renamed; the renaming is atomic.
-
     Args:
         path: The file; its folders are created.
         content: Its new content.
         then: What to do once there is space, for the message.
+
+    Raises:
+        UserError: As :func:`replacing`.
+    """
+    with replacing(path, then) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(
+    path: str | Path, then: str = 'start again'
+) -> Iterator[BinaryIO]:
+    """Replace a file atomically by what the body writes, flushed to disk.
+
+    The content is written to a temporary file in the same folder, which is
+    then renamed; the renaming is atomic. After an error in the body, the
+    previous file is unchanged.
+
+    Args:
+        path: The file; its folders are created.
+        then: What to do once there is space, for the message.
+
+    Yields:
+        The temporary file.
 
     Raises:
         UserError: The file cannot be written, for example because the disk is
@@ -34,14 +57,16 @@ def write_safely(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open('wb') as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise UserError(
             f'{path} cannot be written ({error.strerror or error}); what was '
             f'saved before is still there. Free some space or fix the folder, '

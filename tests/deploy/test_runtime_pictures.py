@@ -226,7 +226,7 @@ def test_long_runs(size):
 
 
 def test_colours_are_distinct():
-    assert len(set(runtime._colours(200))) == 200
+    assert len(set(runtime.colours(200))) == 200
 
 
 def test_knows_the_suffixes_of_its_formats():

@@ -3,10 +3,16 @@
 Written as configs that inherit, the way users adapt a config.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.models import MICRO
+import torch
+
+from tests.support.models import MICRO, fill_by_name
 from tests.support.paths import ROOT
+from tests.support.suite_configs import build, load
+
+DIGITS = [str(digit) for digit in range(10)]
 
 _HEADER = "_base_ = '{root}/configs/{base}_digits.py'\n"
 
@@ -73,4 +79,19 @@ def write_configs(folder: Path) -> dict[str, Path]:
             (_HEADER + text).format(root=ROOT, base=base, micro=MICRO)
             + _LOADERS
         )
+    return paths
+
+
+def write_checkpoints(
+    folder: Path, configs: Mapping[str, Path]
+) -> dict[str, Path]:
+    """Write a checkpoint of each tiny model, as the Runner does."""
+    paths = {}
+    for task, config in configs.items():
+        model = fill_by_name(build(load(config)))
+        content = {'state_dict': model.state_dict(), 'meta': {}}
+        if task == 'classifier':  # the others say so in the config
+            content['meta']['dataset_meta'] = {'classes': DIGITS}
+        paths[task] = folder / f'{task}.pth'
+        torch.save(content, paths[task])
     return paths

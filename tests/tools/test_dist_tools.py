@@ -83,7 +83,13 @@ def test_all_processes_end_with_one_error(tool, configs, tmp_path):
 
 @pytest.mark.parametrize(
     'script',
-    ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'],
+    [
+        'dist_train.sh',
+        'dist_test.sh',
+        'dist_infer.sh',
+        'slurm_train.sh',
+        'slurm_test.sh',
+    ],
 )
 def test_scripts_say_what_they_take(tool, script):
     status, log = tool(script)

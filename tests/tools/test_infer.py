@@ -1,5 +1,6 @@
 """Predict and draw files, folders, videos and cameras, three tasks."""
 
+import json
 import resource
 import shutil
 
@@ -14,26 +15,18 @@ from mmengine.registry import DefaultScope
 from mmtransxnet.apis import Inferencer
 from mmtransxnet.engine import UserError
 from tests.support import corrupt_files
-from tests.support.models import fill_by_name
-from tests.support.suite_configs import build, load
+from tests.support.processes import free_port
+from tests.support.tiny_configs import DIGITS, write_checkpoints
+from tests.support.tools import command, environment, run
 
 TASKS = ['classifier', 'detector', 'segmentor']
-DIGITS = [str(digit) for digit in range(10)]
 
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory, configs):
     """A checkpoint of each tiny model, as the Runner writes it."""
     folder = tmp_path_factory.mktemp('checkpoints')
-    paths = {}
-    for task in TASKS:
-        model = fill_by_name(build(load(configs[task])))
-        content = {'state_dict': model.state_dict(), 'meta': {}}
-        if task == 'classifier':  # the others say so in the config
-            content['meta']['dataset_meta'] = {'classes': DIGITS}
-        paths[task] = folder / f'{task}.pth'
-        torch.save(content, paths[task])
-    return paths
+    return write_checkpoints(folder, configs)
 
 
 @pytest.fixture(scope='module')
@@ -336,4 +329,43 @@ def test_tool_tells_errors_in_a_line(tool, configs, tmp_path):
     )
     assert status == 2
     assert 'error: checkpoint none.pth is not a file' in log
+    assert 'Traceback' not in log
+
+
+def test_tool_writes_json_with_two_processes(
+    configs, checkpoints, pictures, tmp_path
+):
+    """The script of several processes, with a picture that fails."""
+    file = tmp_path / 'r.json'
+    words = command(
+        'dist_infer.sh', configs['classifier'], checkpoints['classifier'], 2,
+        pictures, '--json', file, '--batch-size', 2,
+    )  # fmt: skip
+    done = run(words, env=environment(PORT=free_port()))
+    log = done.stdout + done.stderr
+    assert done.returncode == 1, log
+    assert 'failed: ' + str(pictures / 'b/torn.png') in log
+    content = json.loads(file.read_text())
+    assert [image['file_name'] for image in content['images']] == [
+        str(pictures / name) for name in ('a/x.png', 'b/x.png')
+    ]
+    assert len(content['failed']) == 1
+
+
+@pytest.mark.parametrize(
+    ('flags', 'told'),
+    [
+        ((), 'name a folder for drawings'),
+        (('--out', 'x', '--launcher', 'pytorch'), '--launcher needs a --json'),
+        (('--json', 'x/r.txt'), 'ends in'),
+    ],
+)
+def test_tool_refuses(tool, configs, checkpoints, tmp_path, flags, told):
+    flags = [flag.replace('x', str(tmp_path)) for flag in flags]
+    status, log = tool(
+        'infer.py', configs['classifier'], checkpoints['classifier'],
+        tmp_path, *flags,
+    )  # fmt: skip
+    assert status == 2
+    assert told in log
     assert 'Traceback' not in log

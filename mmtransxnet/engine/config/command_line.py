@@ -40,18 +40,34 @@ def run_parser(description: str | None) -> argparse.ArgumentParser:
         '--work-dir', help='logs and checkpoints; work_dirs/CONFIG if not set'
     )
     parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-    )
-    parser.add_argument(
         '--no-check',
         action='store_true',
         help='check neither the data beforehand nor its samples in the run',
     )
+    add_launcher(parser)
+    return parser
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of tools that run in several processes."""
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+    )
     # torchrun and torch.distributed.launch use different spellings.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    return parser
+
+
+def join_processes(config: Config, args: argparse.Namespace) -> None:
+    """Join the process group that the flags name.
+
+    Raises:
+        UserError: As :func:`prepare_launch`.
+    """
+    config.launcher = args.launcher
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    prepare_launch(config)
 
 
 def load_run(args: argparse.Namespace) -> Config:
@@ -61,13 +77,11 @@ def load_run(args: argparse.Namespace) -> Config:
         UserError: As :func:`load_config` and :func:`prepare_launch`.
     """
     config = load_config(args.config, args.cfg_options, args.data_root)
-    config.launcher = args.launcher
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.no_check:
         config.check_data = False
         config.bad_data = None
     if args.work_dir:
         config.work_dir = args.work_dir
     config.setdefault('work_dir', f'work_dirs/{Path(args.config).stem}')
-    prepare_launch(config)
+    join_processes(config, args)
     return config

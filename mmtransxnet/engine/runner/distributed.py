@@ -196,6 +196,17 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     return box[0]
 
 
+def in_all(work: Callable[[], None]) -> None:
+    """Call a function in every process and wait for all.
+
+    Raises:
+        UserError: As ``work``, if this is the only process.
+        SystemExit: ``work`` failed in any process; the reason is printed in
+            one line.
+    """
+    _run_in_some(work, True)
+
+
 def in_turn(work: Callable[[], None]) -> None:
     """Call a function once per machine, on the first before the others.
 
