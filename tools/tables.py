@@ -2,7 +2,7 @@
 
 A table is between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a folder
 of configs/, `digits`, or a table of docs/benchmarks (`speed`,
-`speed_summary`, `speed_details`, `formats`).
+`speed_summary`, `speed_details`, `formats`, `claims`, `small_data`).
 """
 
 import argparse
@@ -14,6 +14,10 @@ from typing import Any
 
 import yaml
 
+from mmtransxnet.benchmark.experiments.results import (
+    claims_table,
+    small_data_table,
+)
 from mmtransxnet.benchmark.formats import formats_table
 from mmtransxnet.benchmark.speed.records import read_records
 from mmtransxnet.benchmark.speed.tables import SPEED_TABLES
@@ -25,11 +29,19 @@ PAGES = [
     'README.md',
     'docs/performance.md',
     'docs/export.md',
+    'docs/claims.md',
+    'docs/small_data.md',
     *(
         f'configs/{task}/README.md'
         for task in ('classification', 'detection', 'segmentation')
     ),
 ]
+
+FILE_TABLES = {
+    'formats': formats_table,
+    'claims': claims_table,
+    'small_data': small_data_table,
+}
 
 
 def models_of(name: str) -> list[dict[str, Any]]:
@@ -53,8 +65,8 @@ def table(name: str, page: Path) -> str:
     """A table by name, with links from a page."""
     if name in SPEED_TABLES:
         return SPEED_TABLES[name](read_records(ROOT / 'docs/benchmarks'))
-    if name == 'formats':
-        return formats_table(ROOT / 'docs/benchmarks')
+    if name in FILE_TABLES:
+        return FILE_TABLES[name](ROOT / 'docs/benchmarks')
     return table_of_models(name, page)
 
 

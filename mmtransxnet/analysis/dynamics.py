@@ -26,8 +26,8 @@ from mmtransxnet.analysis.observation import (
 )
 from mmtransxnet.kernels.attention import resize_position_table
 from mmtransxnet.kernels.settings import plain
-from mmtransxnet.models.ms_ffn import MultiScaleDWConv
-from mmtransxnet.models.token_mixer import OSRA, IDConv
+from mmtransxnet.models.ms_ffn import MSFFN, MultiScaleDWConv
+from mmtransxnet.models.token_mixer import OSRA, DMixer, IDConv
 from mmtransxnet.utils.errors import UserError
 
 
@@ -120,7 +120,8 @@ def observe(model: Any, data: Mapping[str, Any]) -> Observation:
             :meth:`~mmtransxnet.apis.Inferencer.prepare` returns it.
 
     Raises:
-        UserError: The model has no TransXNet.
+        UserError: The model has no TransXNet, or its blocks have other modules
+            than the paper's.
     """
     backbone_of(model)
     with observing(model):
@@ -133,6 +134,8 @@ def observe_backbone(model: nn.Module, image: Tensor) -> Observation:
     backbone: Any = backbone_of(model)
     stages = run_stages(model)
     blocks = [(s, b) for s in stages for b in backbone.network[2 * s]]
+    for _, block in blocks:
+        _check_parts(block.token_mixer, block.mlp)
     found = Observation([stage for stage, _ in blocks])
     with ExitStack() as stack:
         stack.enter_context(observing(backbone))
@@ -144,6 +147,22 @@ def observe_backbone(model: nn.Module, image: Tensor) -> Observation:
             _hook(stack, block.mlp.dwconv, found, _keep_energies)
         backbone(image)
     return found
+
+
+def _check_parts(mixer: nn.Module, ffn: nn.Module) -> None:
+    """Raise an error for other modules than the paper's."""
+    if type(mixer) is not DMixer or type(ffn) is not MSFFN:
+        raise UserError(
+            f'the blocks have {type(mixer).__name__} and '
+            f'{type(ffn).__name__}; this analysis is made for DMixer and MSFFN'
+        )
+    convs: Any = ffn.dwconv.proj
+    sizes = tuple(conv.kernel_size[0] for conv in convs)
+    if sizes != MultiScaleDWConv.kernel_sizes:
+        raise UserError(
+            f'MSFFN has kernels of {sizes}; this analysis is made for '
+            f'{MultiScaleDWConv.kernel_sizes}'
+        )
 
 
 def _hook(

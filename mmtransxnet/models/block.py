@@ -5,6 +5,7 @@ from typing import Any
 
 import torch.fx
 from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.attention import position_bias
@@ -16,9 +17,8 @@ from mmtransxnet.kernels.recompute import (
     checkpointed,
     scaled_ffn_keeping_less,
 )
+from mmtransxnet.models import ms_ffn, token_mixer  # noqa: F401, registered
 from mmtransxnet.models.layers import ConvNorm, DropPath, LayerScale
-from mmtransxnet.models.ms_ffn import MSFFN
-from mmtransxnet.models.token_mixer import DMixer
 
 # A leaf for torch.fx: its control flow depends on sizes.
 torch.fx.wrap('position_bias')
@@ -60,7 +60,7 @@ class PatchEmbed(nn.Module):
 
 
 class Block(nn.Module):
-    """Position embedding, D-Mixer and MS-FFN, each with a residual.
+    """Position embedding, token mixer and FFN, each with a residual.
 
     Args:
         channels: Number of channels C.
@@ -68,8 +68,8 @@ class Block(nn.Module):
         num_groups: Number of learned kernels of IDConv.
         num_heads: Number of heads of OSRA.
         sr_ratio: Spatial reduction of OSRA.
-        mlp_ratio: Hidden channels of MS-FFN over C.
-        drop_rate: Dropout rate inside MS-FFN.
+        mlp_ratio: Hidden channels of the FFN over C.
+        drop_rate: Dropout rate inside the FFN.
         drop_path_rate: Probability of skipping a residual branch.
         layer_scale_init_value: Initial LayerScale weight.
         norm_cfg: Config of the norms before the branches.
@@ -77,6 +77,8 @@ class Block(nn.Module):
         act_cfg: Config of the activations.
         with_cp: Whether to recompute the block in the backward pass.
         recompute: See :class:`TransXNet`.
+        token_mixer_cfg: Config of the token mixer; see :class:`TransXNet`.
+        ffn_cfg: Config of the FFN, likewise.
     """
 
     def __init__(
@@ -95,13 +97,16 @@ class Block(nn.Module):
         act_cfg: dict,
         with_cp: bool,
         recompute: str,
+        token_mixer_cfg: dict,
+        ffn_cfg: dict,
     ) -> None:
         super().__init__()
         self.with_cp = with_cp  # read by the decorator of forward
         self.pos_embed = DepthwiseConv2d(channels, 7, residual=True)
         self.norm1 = build_norm_layer(norm_cfg, channels)[1]
-        self.token_mixer = DMixer(
-            channels,
+        self.token_mixer = _build(
+            token_mixer_cfg,
+            channels=channels,
             kernel_size=kernel_size,
             num_groups=num_groups,
             num_heads=num_heads,
@@ -111,8 +116,9 @@ class Block(nn.Module):
             recompute=recompute,
         )
         self.norm2 = build_norm_layer(norm_cfg, channels)[1]
-        self.mlp = MSFFN(
-            channels,
+        self.mlp = _build(
+            ffn_cfg,
+            channels=channels,
             hidden_channels=mlp_ratio * channels,
             drop_rate=drop_rate,
             conv_norm_cfg=conv_norm_cfg,
@@ -130,7 +136,7 @@ class Block(nn.Module):
 
         Args:
             x: Feature map ``(B, C, H, W)``.
-            pos_bias: Position bias of the attention, see
+            pos_bias: Position bias for the token mixer, see
                 :meth:`~mmtransxnet.models.token_mixer.OSRA.forward`.
 
         Returns:
@@ -145,8 +151,13 @@ class Block(nn.Module):
 
     @computed_by(scaled_ffn_keeping_less)
     def scaled_ffn(self, x: Tensor) -> Tensor:
-        """MS-FFN of ``(B, C, H, W)`` with its norm and LayerScale."""
+        """FFN of ``(B, C, H, W)`` with its norm and LayerScale."""
         return self.layer_scale_2(self.mlp(self.norm2(x)))
+
+
+def _build(config: dict, **arguments: Any) -> nn.Module:
+    """Build a registered module; the config's own arguments win."""
+    return MODELS.build({**arguments, **config})
 
 
 class Stage(nn.ModuleList):

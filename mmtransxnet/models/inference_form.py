@@ -9,7 +9,8 @@ What a trained network does in several linear steps folds into one:
 
 Not exact, hence not folded: a batch norm in front of a zero-padded depthwise
 convolution (that of ``fc1``: its shift does not reach the padding), and
-IDConv's kernel, which depends on the input.
+IDConv's kernel, which depends on the input. Token mixers and FFNs other than
+the paper's are kept as they are.
 """
 
 import copy
@@ -355,6 +356,42 @@ def _only_channels(norm: _BatchNorm, part: slice) -> nn.BatchNorm2d:
     return sliced.to(norm.weight).eval()
 
 
+class KeptMixer(_Inference):
+    """Another token mixer than D-Mixer, with LayerScale.
+
+    Args:
+        mixer: The trained token mixer.
+        scale: LayerScale after it.
+    """
+
+    def __init__(self, mixer: nn.Module, scale: LayerScale) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.scale = scale
+
+    def forward(self, shortcut: Tensor, x: Tensor, pos_bias: Tensor) -> Tensor:
+        """Mix tokens of ``(B, C, H, W)`` and add them to the shortcut."""
+        return shortcut + self.scale(self.mixer(x, pos_bias))
+
+
+class KeptFFN(_Inference):
+    """Another feed-forward network than MS-FFN, with LayerScale.
+
+    Args:
+        ffn: The trained network.
+        scale: LayerScale after it.
+    """
+
+    def __init__(self, ffn: nn.Module, scale: LayerScale) -> None:
+        super().__init__()
+        self.ffn = ffn
+        self.scale = scale
+
+    def forward(self, shortcut: Tensor, x: Tensor) -> Tensor:
+        """Transform ``(B, C, H, W)`` and add the result to the shortcut."""
+        return shortcut + self.scale(self.ffn(x))
+
+
 class FoldedBlock(_Inference):
     """The inference form of a :class:`Block`.
 
@@ -366,9 +403,15 @@ class FoldedBlock(_Inference):
         super().__init__()
         self.pos_embed = _add_identity(block.pos_embed)
         self.norm1 = block.norm1
-        self.token_mixer = FoldedMixer(block.token_mixer, block.layer_scale_1)
+        # Not of subclasses, whose formula may be another one.
+        mixer: Any = block.token_mixer
+        is_paper = type(mixer) is DMixer
+        fold_mixer = FoldedMixer if is_paper else KeptMixer
+        self.token_mixer = fold_mixer(mixer, block.layer_scale_1)
         self.norm2 = block.norm2
-        self.mlp = FoldedFFN(block.mlp, block.layer_scale_2)
+        ffn: Any = block.mlp
+        fold_ffn = FoldedFFN if type(ffn) is MSFFN else KeptFFN
+        self.mlp = fold_ffn(ffn, block.layer_scale_2)
         self.eval()
 
     def forward(self, x: Tensor, pos_bias: Tensor) -> Tensor:

@@ -4,8 +4,11 @@ The body of a method is its formula; the kernel named in ``computed_by``
 computes the same faster or with less memory.
 """
 
+from collections.abc import Sequence
+
 import torch
 from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.channels_last import build_activation
@@ -15,24 +18,27 @@ from mmtransxnet.kernels.recompute import ffn_keeping_less
 
 
 class MultiScaleDWConv(nn.Module):
-    """Depthwise convolutions of sizes 1, 3, 5, 7, each on a quarter.
+    """Depthwise convolutions of several sizes, each on a part.
 
-    ``x_i + DWConv_k(x_i)`` of the quarters ``x_i``, concatenated.
+    ``x_i + DWConv_k(x_i)`` of the equal parts ``x_i``, concatenated.
 
     Args:
-        channels: Number of channels; the first quarter includes the remainder.
+        channels: Number of channels; the first part includes the remainder.
+        kernel_sizes: Size of the kernel of each part, odd.
     """
 
     kernel_sizes = (1, 3, 5, 7)
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self, channels: int, kernel_sizes: Sequence[int] = kernel_sizes
+    ) -> None:
         super().__init__()
-        quarter = channels // len(self.kernel_sizes)
-        first = channels - quarter * (len(self.kernel_sizes) - 1)
-        self.splits = [first] + [quarter] * (len(self.kernel_sizes) - 1)
+        part = channels // len(kernel_sizes)
+        first = channels - part * (len(kernel_sizes) - 1)
+        self.splits = [first] + [part] * (len(kernel_sizes) - 1)
         self.proj = nn.ModuleList(
             DepthwiseConv2d(c, k, residual=True)
-            for c, k in zip(self.splits, self.kernel_sizes, strict=True)
+            for c, k in zip(self.splits, kernel_sizes, strict=True)
         )
 
     @computed_by(multi_scale)
@@ -44,6 +50,7 @@ class MultiScaleDWConv(nn.Module):
         return torch.cat(outs, dim=1)
 
 
+@MODELS.register_module()
 class MSFFN(nn.Module):
     """Inverted bottleneck with multi-scale depthwise convolutions.
 
@@ -54,6 +61,7 @@ class MSFFN(nn.Module):
         conv_norm_cfg: Config of the batch norms.
         act_cfg: Config of the activations.
         recompute: See :class:`~mmtransxnet.TransXNet`.
+        kernel_sizes: Sizes of the depthwise convolutions, odd.
     """
 
     def __init__(
@@ -64,6 +72,7 @@ class MSFFN(nn.Module):
         conv_norm_cfg: dict,
         act_cfg: dict,
         recompute: str,
+        kernel_sizes: Sequence[int] = MultiScaleDWConv.kernel_sizes,
     ) -> None:
         super().__init__()
         self.recompute = recompute  # read by the kernel
@@ -73,7 +82,7 @@ class MSFFN(nn.Module):
             build_activation(act_cfg),
             build_norm_layer(conv_norm_cfg, hidden_channels)[1],
         )
-        self.dwconv = MultiScaleDWConv(hidden_channels)
+        self.dwconv = MultiScaleDWConv(hidden_channels, kernel_sizes)
         self.act = build_activation(act_cfg)
         self.norm = build_norm_layer(conv_norm_cfg, hidden_channels)[1]
         self.fc2 = nn.Sequential(

@@ -11,6 +11,7 @@ the kernel named there computes the same faster or with less memory.
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.attention import attention
@@ -161,6 +162,7 @@ class OSRA(nn.Module):
         return out.mT.reshape(x.shape)
 
 
+@MODELS.register_module()
 class DMixer(nn.Module):
     """Dual dynamic token mixer.
 

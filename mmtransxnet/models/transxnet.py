@@ -72,6 +72,15 @@ class TransXNet(PretrainedModule):
         norm_cfg: Config of the blocks' norms and the output norms.
         conv_norm_cfg: Config of the norms of the convolutions.
         act_cfg: Config of the activations.
+        token_mixer_cfg: The token mixer of the blocks: a registered module
+            (``type``) and its own arguments. It is built for each block with
+            the arguments of :class:`~mmtransxnet.models.token_mixer.DMixer`
+            and maps ``(B, C, H, W)`` and the position bias to
+            ``(B, C, H, W)``. The position tables are not trained if it has
+            ``uses_pos_bias = False``.
+        ffn_cfg: The feed-forward network of the blocks, likewise: built with
+            the arguments of :class:`~mmtransxnet.models.ms_ffn.MSFFN`; maps
+            ``(B, C, H, W)`` to ``(B, C, H, W)``.
         init_cfg: Initialisation config of mmengine, for example
             ``dict(type='Pretrained', checkpoint='transxnet://t')``, plus other
             arguments of :func:`~mmtransxnet.weights.load_weights`. Without it,
@@ -97,6 +106,8 @@ class TransXNet(PretrainedModule):
         norm_cfg: dict = dict(type='GN', num_groups=1),  # noqa: B006
         conv_norm_cfg: dict = dict(type='BN'),  # noqa: B006
         act_cfg: dict = dict(type='GELU'),  # noqa: B006
+        token_mixer_cfg: dict = dict(type='DMixer'),  # noqa: B006
+        ffn_cfg: dict = dict(type='MSFFN'),  # noqa: B006
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -128,6 +139,7 @@ class TransXNet(PretrainedModule):
         # Even indices are stages, odd indices the downsampling between them:
         # the published numbering.
         self.network = nn.ModuleList()
+        mixers = []
         for stage in range(NUM_STAGES):
             if stage > 0:
                 downsampling = PatchEmbed(
@@ -154,14 +166,22 @@ class TransXNet(PretrainedModule):
                     act_cfg=act_cfg,
                     with_cp=with_cp,
                     recompute=recompute,
+                    token_mixer_cfg=token_mixer_cfg,
+                    ffn_cfg=ffn_cfg,
                 )
                 for _ in range(self.arch['layers'][stage])
             ]
             self.network.append(Stage(blocks, self.arch['sr_ratio'][stage]))
+            mixers.append(blocks[0].token_mixer)
         for stage in self.out_indices:
             norm = build_norm_layer(norm_cfg, dims[stage])[1]
             self.add_module(output_norm_name(stage), norm)
 
+        self._unread_tables = [
+            stage
+            for stage in range(NUM_STAGES)
+            if not getattr(mixers[stage], 'uses_pos_bias', True)
+        ]
         self._initialise()
         self.train()
 
@@ -256,6 +276,7 @@ class TransXNet(PretrainedModule):
         unused = range(self.out_indices[-1] + 1, NUM_STAGES)
         for stage in (*range(self.frozen_stages), *unused):
             frozen += self._parts(stage)
+        frozen += [self.relative_pos_enc[i] for i in self._unread_tables]
         for part in frozen:
             part.requires_grad_(False)
             if isinstance(part, nn.Module):

@@ -18,6 +18,7 @@ from mmtransxnet.models.inference_form import (
     FoldedBlock,
     FoldedMixer,
     FoldedOSRA,
+    KeptMixer,
     fold,
 )
 from mmtransxnet.models.token_mixer import IDConv
@@ -160,7 +161,8 @@ class DeployBlock(nn.Module):
         super().__init__()
         self.pos_embed = block.pos_embed
         self.norm1 = block.norm1
-        self.token_mixer = DeployMixer(block.token_mixer, batch)
+        mixer: Any = block.token_mixer
+        self.token_mixer = DeployMixer(mixer, batch)
         self.norm2 = block.norm2
         self.mlp = block.mlp
 
@@ -211,7 +213,7 @@ class DeployBackbone(nn.Module):
         batch: Number of samples; None for any.
 
     Raises:
-        UserError: The model's backbone is another one.
+        UserError: The model's backbone, or its token mixer, is another one.
     """
 
     def __init__(self, backbone: nn.Module, batch: int | None) -> None:
@@ -222,6 +224,12 @@ class DeployBackbone(nn.Module):
                 'with a TransXNet can be exported'
             )
         folded: Any = fold(backbone).float()
+        for part in folded.modules():
+            if isinstance(part, KeptMixer):
+                raise UserError(
+                    f'the token mixer is a {type(part.mixer).__name__}; only '
+                    'models with the type DMixer can be exported'
+                )
         for conv in folded.modules():
             if isinstance(conv, nn.Conv2d):
                 conv.to(memory_format=torch.contiguous_format)

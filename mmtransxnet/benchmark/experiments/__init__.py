@@ -1,0 +1,1 @@
+"""Many short trainings on the embedded digits, and what they show."""
