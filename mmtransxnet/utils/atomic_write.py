@@ -62,7 +62,7 @@ def replacing(
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _flush_folder(path.parent)
-    except BaseException as error:
+    except Exception as error:
         with suppress(OSError):
             temporary.unlink()
         if not isinstance(error, OSError):
