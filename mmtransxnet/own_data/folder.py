@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -84,6 +85,10 @@ class Folder:
         return _grouped(self.pictures, lambda file: file.stem)
 
     @cached_property
+    def _by_plain_name(self) -> dict[str, list[PurePosixPath]]:
+        return _grouped(self.pictures, lambda file: _plain(file.name))
+
+    @cached_property
     def _known(self) -> set[PurePosixPath]:
         return set(self.pictures)
 
@@ -93,8 +98,9 @@ class Folder:
         """Return the picture that an annotation file names.
 
         It is searched relative to the annotation file, to the folder, and
-        then by its name anywhere. An absolute path of another machine counts
-        as a name.
+        then by its name anywhere, at last with another case or another
+        encoding of accents. A path on another machine counts as a name, as
+        does one that leads out of the folder.
 
         Args:
             name: What the annotation file has.
@@ -104,22 +110,24 @@ class Folder:
             None if there is no such picture.
 
         Raises:
-            UserError: The name leads out of the folder, or fits several
-                pictures.
+            UserError: The name leads out of the folder and no picture has
+                it, or it fits several pictures.
         """
         path = PurePosixPath(name.replace('\\', '/'))
         if not path.name or '\0' in name:
             return None
         if not path.is_absolute() and ':' not in path.parts[0]:
-            near = self._inside(annotation.parent / path, annotation)
-            for candidate in (near, self._inside(path, None)):
+            for start in (annotation.parent, PurePosixPath()):
+                candidate = PurePosixPath(os.path.normpath(start / path))
                 if candidate in self._known:
                     return candidate
         found = self._by_name.get(path.name) or (
-            []
+            self._by_plain_name.get(_plain(path.name), [])
             if path.suffix.lower() in IMAGE_SUFFIXES
             else self._by_stem.get(path.name, [])
         )
+        if not found:
+            self._require_inside(annotation.parent / path, annotation)
         return self._nearest(found, path, annotation)
 
     def with_stem(self, annotation: PurePosixPath) -> PurePosixPath | None:
@@ -128,20 +136,16 @@ class Folder:
         beside = [file for file in found if file.parent == annotation.parent]
         return self._nearest(beside or found, annotation, annotation)
 
-    def _inside(
-        self, path: PurePosixPath, annotation: PurePosixPath | None
-    ) -> PurePosixPath | None:
-        """A path without ``..``; an error if it leads out of the folder."""
-        normal = os.path.normpath(path)
-        if not normal.startswith('..'):
-            return PurePosixPath(normal)
-        if annotation is None:
-            return None
-        raise UserError(
-            f'{self.root / annotation} names a picture outside of '
-            f'{self.root}: give the folder that has both the pictures and '
-            'their annotations'
-        )
+    def _require_inside(
+        self, path: PurePosixPath, annotation: PurePosixPath
+    ) -> None:
+        """Raise an error if a path leads out of the folder."""
+        if PurePosixPath(os.path.normpath(path)).parts[0] == '..':
+            raise UserError(
+                f'{self.root / annotation} names a picture outside of '
+                f'{self.root}: give the folder that has both the pictures '
+                'and their annotations'
+            )
 
     def _nearest(
         self,
@@ -171,6 +175,11 @@ def _grouped(files, key) -> dict[str, list[PurePosixPath]]:
     for file in files:
         groups.setdefault(key(file), []).append(file)
     return groups
+
+
+def _plain(name: str) -> str:
+    """A name without differences that other systems make."""
+    return unicodedata.normalize('NFC', name).casefold()
 
 
 def _ends_with(file: PurePosixPath, path: PurePosixPath) -> bool:

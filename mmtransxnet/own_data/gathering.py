@@ -299,7 +299,7 @@ class Canvas:
             return
         # mmdet leaves them out without a word.
         if clipped[2] - clipped[0] < 1 or clipped[3] - clipped[1] < 1:
-            self._drop('box narrower than a pixel')
+            self._drop('box narrower than a pixel (or not in pixels)')
             return
         # Sums of left and width may be off by a rounding error.
         if max(abs(a - b) for a, b in zip(whole, clipped, strict=True)) > 0.01:

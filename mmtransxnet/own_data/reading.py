@@ -9,6 +9,7 @@ from mmtransxnet.own_data.collection import (
     Collection,
 )
 from mmtransxnet.own_data.folder import Folder
+from mmtransxnet.own_data.hints import hint
 from mmtransxnet.own_data.label_maps import MAX_CLASSES
 from mmtransxnet.own_data.layouts import CLASS_FOLDERS, LAYOUTS, Layout
 from mmtransxnet.utils.errors import UserError
@@ -100,9 +101,10 @@ def _recognise(folder: Folder, task: str | None) -> tuple[Layout, str]:
     if why is not None:
         return CLASS_FOLDERS, why
     kinds = ', '.join(row.kind for row in (*LAYOUTS, CLASS_FOLDERS))
+    cause = hint(folder)
     raise UserError(
         f'{folder.root} has no annotations that are known '
         f'({len(folder.pictures)} pictures, {len(folder.files)} files): '
-        f'looked for {kinds}; give the folder that has both the pictures and '
-        'their annotations'
+        f'looked for {kinds}; '
+        + (cause or 'give the folder that has both pictures and annotations')
     )

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from collections import Counter
 from functools import partial
 
@@ -114,7 +115,7 @@ def test_objects_are_dropped_for_a_reason(tmp_path):
         'part of a box outside of its picture (clipped)': 1,
         'box outside of its picture': 1,
         'empty box (no width or height, or corners swapped)': 1,
-        'box narrower than a pixel': 1,
+        'box narrower than a pixel (or not in pixels)': 1,
         'box that is not four numbers': 1,
         'object without a class name': 1,
     }
@@ -213,6 +214,38 @@ def _escape(root):
     write_text(root / 'annotations' / 'instances.json', content)
 
 
+def _csv_in_utf_16(root):
+    own_data.csv_boxes(root)
+    path = root / 'boxes.csv'
+    path.write_text(path.read_text(), encoding='utf-16')
+
+
+def _csv_of_sizes(root):
+    own_data.csv_boxes(root, header='image,x,y,width,height,label')
+
+
+def _yolo_in_pixels(root):
+    own_data.yolo_flat(root)
+    for path in root.glob('[0-9].txt'):
+        path.write_text('0 14 18 20 24')
+
+
+def _maps_with_losses(root):
+    own_data.label_maps(root)
+    for path in (root / 'masks').iterdir():
+        path.rename(path.with_suffix('.jpg'))
+
+
+def _nested_classes(root):
+    own_data.class_folders(root / 'all' / 'pets')
+
+
+def _unknown_pictures(root):
+    own_data.class_folders(root)
+    for path in root.rglob('*.jpg'):
+        path.rename(path.with_suffix('.heic'))
+
+
 def _ambiguous(root):
     write_picture(root / 'a' / '0.jpg', 0)
     write_picture(root / 'b' / '0.jpg', 1)
@@ -237,6 +270,12 @@ def _entities(root):
         (_categories_differ, 'other categories in valid'),
         (_no_objects, 'has no usable object'),
         (_escape, 'names a picture outside of'),
+        (_csv_in_utf_16, 'boxes.csv is not text in UTF-8'),
+        (_csv_of_sizes, 'begins with .image,x,y,width,height,label., but'),
+        (_yolo_in_pixels, "0.txt begins with '0 14 18 20 24', but YOLO"),
+        (_maps_with_losses, 'a format without losses'),
+        (_nested_classes, r'these are in all/pets, give .*all/pets$'),
+        (_unknown_pictures, r'but \.heic: convert them'),
         (_ambiguous, 'fits several pictures'),
         (_entities, 'document type declaration'),
     ],
@@ -246,6 +285,74 @@ def test_wrong_data_is_an_error_with_a_remedy(tmp_path, make, part):
     make(root)
     with pytest.raises(UserError, match=part):
         read(root)
+
+
+def _upper_case(root, make):
+    make(root)
+    for path in [p for p in root.rglob('*') if p.is_file()]:
+        if path.name not in ('classes.txt', 'train.txt', 'val.txt'):
+            path.rename(path.with_suffix(path.suffix.upper()))
+
+
+def _rename(root, file, change):
+    """Change the names of pictures in an annotation file."""
+    path = root / file
+    text = path.read_text()
+    for i in range(6):
+        text = text.replace(f'{i}.jpg', change(f'{i}.jpg'))
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        own_data.coco, own_data.voc, own_data.voc_devkit, own_data.csv_boxes,
+        own_data.yolo_flat, own_data.labelme, own_data.label_maps,
+    ],
+)  # fmt: skip
+def test_suffixes_in_upper_case(tmp_path, make):
+    make(tmp_path / 'usual')
+    _upper_case(tmp_path / 'upper', make)
+    usual, upper = (read(tmp_path / name) for name in ('usual', 'upper'))
+    assert [p.objects for p in upper.pictures] == [
+        p.objects for p in usual.pictures
+    ]
+    assert upper.classes == usual.classes
+    assert not upper.dropped
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda name: f'/home/me/pets/{name}',
+        lambda name: f'D:\\pets\\{name}',
+        lambda name: f'..\\..\\pets\\{name}',
+        lambda name: name.upper(),
+    ],
+)
+def test_names_that_other_machines_wrote(tmp_path, change):
+    own_data.csv_boxes(tmp_path)
+    _rename(tmp_path, 'boxes.csv', change)
+    collection = read(tmp_path)
+    assert [len(p.objects) for p in collection.pictures] == [2] * 6
+
+
+def test_accents_in_another_encoding(tmp_path):
+    """As macOS writes the names of files."""
+    own_data.voc(tmp_path, 1)
+    name = 'größe.jpg'
+    (tmp_path / '0.jpg').rename(tmp_path / unicodedata.normalize('NFD', name))
+    (tmp_path / '0.xml').write_text(own_data.voc_xml(name))
+    assert len(read(tmp_path).pictures) == 1
+
+
+def test_byte_order_marks(tmp_path):
+    own_data.yolo(tmp_path)
+    for path in [*tmp_path.rglob('*.txt'), tmp_path / 'data.yaml']:
+        path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+    collection = read(tmp_path)
+    assert collection.classes == ('cat', 'dog')
+    assert [len(p.objects) for p in collection.pictures] == [2] * 8
 
 
 def test_wrong_tasks_are_errors(tmp_path):

@@ -1,11 +1,13 @@
 """A folder of pictures for each class."""
 
+import os
 from pathlib import PurePosixPath
 
 from mmtransxnet.own_data.collection import Collection, Picture
 from mmtransxnet.own_data.folder import Folder, split_of
 from mmtransxnet.own_data.gathering import Gatherer
 from mmtransxnet.own_data.layouts.common import require_same_classes
+from mmtransxnet.own_data.layouts.label_maps import MAPS, PICTURES
 from mmtransxnet.own_data.parsing import class_name
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.text import first_few
@@ -16,7 +18,8 @@ KIND = 'class folders'
 def recognise(folder: Folder) -> str | None:
     """Return why a folder has this layout, None if it has another."""
     classes = sorted({c for f in folder.pictures if (c := _class_of(f))})
-    if not classes:
+    # Pictures whose annotations are missing or of no known kind.
+    if all(name.lower() in (*PICTURES, *MAPS) for name in classes):
         return None
     return (
         'it has no annotation files, and pictures in folders, whose names are '
@@ -49,9 +52,19 @@ def read(folder: Folder, task: str) -> Collection:
         raise UserError(
             f'{folder.root} has pictures of one class only ({classes[0]}): '
             'classification needs a folder for each of at least two'
+            f'{_deeper(folder)}'
         )
     require_same_classes(folder.root, gatherer.pictures)
     return gatherer.collection(classes, task)
+
+
+def _deeper(folder: Folder) -> str:
+    """A hint if there are folders in the only one."""
+    common = os.path.commonpath([file.parent for file in folder.pictures])
+    folders = {file.parent for file in folder.pictures}
+    if len(folders) < 2:
+        return ''
+    return f'; if these are in {common}, give {folder.root / common}'
 
 
 def _class_of(file: PurePosixPath) -> str | None:

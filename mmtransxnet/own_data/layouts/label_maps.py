@@ -27,16 +27,20 @@ from mmtransxnet.utils.text import first_few
 
 KIND = 'label maps'
 
-_PICTURES = (
+PICTURES = (
     *('images', 'image', 'imgs', 'img', 'pictures', 'jpegimages', 'photos'),
     *('img_dir', 'leftimg8bit', 'originals', 'inputs'),
 )
-_MAPS = (
+"""Names of folders of pictures."""
+
+MAPS = (
     *('masks', 'mask', 'labels', 'label', 'annotations', 'label_maps'),
     *('labelmaps', 'segmentationclass', 'ann_dir', 'gt', 'gtfine', 'targets'),
     *('segmentation', 'segmentations', 'ground_truth', 'groundtruth'),
 )
-_LOSSLESS = ('.png', '.tif', '.tiff', '.bmp')
+"""Names of folders of label maps."""
+
+LOSSLESS = ('.png', '.tif', '.tiff', '.bmp')
 _ENDINGS = re.compile(
     r'[_-](mask|masks|label|labels|labelids|labeltrainids|gt|seg|l|'
     r'segmentation|leftimg8bit|img|image)$',
@@ -115,17 +119,17 @@ def _pairs(folder: Folder) -> dict[PurePosixPath, PurePosixPath]:
 def _side(file: PurePosixPath) -> tuple[str, tuple[str, ...]]:
     """Whether a file is a picture or a map, and what both have in common."""
     folders = [part.lower() for part in file.parts[:-1]]
-    is_map = any(part in _MAPS for part in folders)
-    is_picture = not is_map and any(part in _PICTURES for part in folders)
+    is_map = any(part in MAPS for part in folders)
+    is_picture = not is_map and any(part in PICTURES for part in folders)
     stem = _ENDINGS.sub('', file.stem)
     if not is_map and not is_picture:
         ending = file.stem[len(stem) + 1 :].lower()
         is_map = bool(ending) and ending not in (
             *('leftimg8bit', 'img', 'image'),
         )
-    if is_map and file.suffix.lower() not in _LOSSLESS:
+    if is_map and file.suffix.lower() not in LOSSLESS:
         is_map = False
-    kept = [part for part in folders if part not in (*_PICTURES, *_MAPS)]
+    kept = [part for part in folders if part not in (*PICTURES, *MAPS)]
     return 'map' if is_map else 'picture', (*kept, stem)
 
 

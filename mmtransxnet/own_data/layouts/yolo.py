@@ -94,9 +94,9 @@ def _pairs(folder: Folder) -> dict[PurePosixPath, PurePosixPath]:
         for place in _places(picture):
             pictures.setdefault(place, picture)
     return {
-        file: pictures[file]
+        file: pictures[place]
         for file in folder.with_suffix('.txt')
-        if file in pictures
+        if (place := file.with_suffix('.txt')) in pictures
     }
 
 
