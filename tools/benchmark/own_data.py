@@ -8,8 +8,11 @@ FOLDER/table.md one by one.
 
 import argparse
 import json
+import math
 import shutil
 from pathlib import Path
+
+from mmengine.config import Config
 
 from mmtransxnet.benchmark.own_kinds import KINDS
 from mmtransxnet.benchmark.pipeline import Steps
@@ -95,20 +98,30 @@ def trained(
 def length(config: Path, args: argparse.Namespace) -> list[str]:
     """Options for a short training."""
     settings = load_config(str(config))
-    train = settings.train_cfg
-    if 'max_epochs' in train:
+    if 'max_epochs' in settings.train_cfg:
         name, end = 'max_epochs', args.epochs
-        whole = train.max_epochs
+        steps = whole_steps(settings, args)
     else:
-        name, whole = 'max_iters', train.max_iters
-        end = args.epochs * int(args.train) // int(args.batch_size)
-    warmup = max(1, settings.param_scheduler[0].end * end // whole)
+        name = 'max_iters'
+        end = steps = whole_steps(settings, args)
+    warmup = min(settings.param_scheduler[0].end, steps // 4)
     return [
         f'train_cfg.{name}={end}',
         f'train_cfg.val_interval={end}',
         f'param_scheduler.0.end={warmup}',
         f'param_scheduler.1.T_max={end}',
     ]
+
+
+def whole_steps(settings: Config, args: argparse.Namespace) -> int:
+    """Iterations of all epochs."""
+    loader = settings.train_dataloader
+    listed = Path(loader.dataset.ann_file).read_text()
+    if loader.dataset.ann_file.endswith('.json'):
+        count = len(json.loads(listed)['images'])
+    else:
+        count = len(listed.splitlines())
+    return args.epochs * math.ceil(count / loader.batch_size)
 
 
 def found_and_lost(data: Path, task: str) -> tuple[str, str]:
@@ -132,7 +145,8 @@ def metric(config: Path, work_dir: Path) -> str:
     latest = max(work_dir.glob('*/vis_data/scalars.json'))
     rows = map(json.loads, latest.read_text().splitlines())
     values = [row[name] for row in rows if name in row]
-    return _NAMES[name].format(values[-1])
+    # mmdet has no metrics where no box is found.
+    return _NAMES[name].format(values[-1] if values else 0.0)
 
 
 def main() -> None:
