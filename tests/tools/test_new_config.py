@@ -220,24 +220,3 @@ def test_a_failure_restores_what_was_there(tmp_path, new_config):
     assert new_config(data, '--out', out, '--overwrite')[0] == 2
     annotations.write_bytes(before[annotations.relative_to(tmp_path)])
     assert names_in(tmp_path) == before
-
-
-def test_the_commands_of_the_docs(digits, tmp_path, new_config):
-    """With the data and the configs elsewhere."""
-    commands = [
-        line.split()[2:]
-        for line in (ROOT / 'docs' / 'own_data.md').read_text().splitlines()
-        if line.startswith('    python tools/new_config.py data/digits')
-    ]
-    assert len(commands) == 4
-    for words in commands:
-        moved = [
-            word.replace('data/digits', str(digits)).replace(
-                'my_configs', str(tmp_path)
-            )
-            for word in words
-        ]
-        status, _, error = new_config(*moved)
-        assert status == 0, error
-        out = next(word for word in moved if word.endswith('.py'))
-        check_data(load_config(out), ['train', 'val', 'test'])
