@@ -50,7 +50,10 @@ setup(
     license='Apache-2.0',
     cmdclass={'build_py': BuildWithConfigs},
     packages=find_packages(include=['mmtransxnet', 'mmtransxnet.*']),
-    package_data={'mmtransxnet.report': ['page.html']},
+    package_data={
+        'mmtransxnet.deploy': ['page/*'],
+        'mmtransxnet.report': ['page.html'],
+    },
     entry_points={
         'console_scripts': ['mmtransxnet = mmtransxnet.command:main']
     },

@@ -82,6 +82,14 @@ def test_tools_of_the_wheel_run(site):
     assert '1.80 GMACs' in told
 
 
+def test_the_wheel_has_the_files_of_the_static_page(site):
+    page = ROOT / 'mmtransxnet/deploy/page'
+    inside = site / 'mmtransxnet/deploy/page'
+    assert {p.name for p in inside.iterdir()} == {
+        p.name for p in page.iterdir()
+    }
+
+
 def test_every_tool_of_the_wheel_tells_what_it_does(site):
     """Whatever a tool imports is in the wheel, too."""
     program = """

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,9 @@ def _model_files() -> set[str]:
 
 
 @contextmanager
-def unfinished(out: Path) -> Iterator[Path]:
+def unfinished(
+    out: Path, check: Callable[[Path], None] = check_target
+) -> Iterator[Path]:
     """A temporary folder beside the final one, which takes its place.
 
     After an error it is removed, and what was in the final one is left as it
@@ -81,18 +83,19 @@ def unfinished(out: Path) -> Iterator[Path]:
 
     Args:
         out: The final folder.
+        check: Raises an error if the final folder may not be replaced.
 
     Raises:
         UserError: It cannot be written.
     """
-    check_target(out)
+    check(out)
     out = out.resolve()
     with _naming_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(UNFINISHED, f'{out.name}-', out.parent))
     try:
         yield folder
-        check_target(out)
+        check(out)
         with _naming_errors(out):
             folder.chmod(0o777 & ~_umask())
             _take_place(folder, out)

@@ -897,7 +897,7 @@ def _load_engine(
         except ImportError as error:
             problems.append(f'{candidate} ({error})')
             continue
-        path = _checked_file(folder, entry)
+        path = checked_file(folder, entry)
         try:
             return ENGINES[candidate](path, bf16)
         except ModelError:
@@ -914,8 +914,12 @@ def _load_engine(
     )
 
 
-def _checked_file(folder: Path, entry: Mapping[str, Any]) -> Path:
-    """The model's file, compared with the checksums of ``model.json``."""
+def checked_file(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """The model's file, compared with the checksums of ``model.json``.
+
+    Raises:
+        ModelError: It is missing, or was changed.
+    """
     path = folder / entry['file']
     pairs = [(path, entry.get('sha256'))]
     if entry.get('weights'):
@@ -986,7 +990,7 @@ class Model:
         bf16: bool = False,
     ) -> None:
         folder = Path(folder)
-        self.info = _read_info(folder)
+        self.info = read_info(folder)
         self.task: str = self.info['task']
         self.classes: list[str] = self.info['classes']
         self.palette = self.info['palette'] or colours(len(self.classes))
@@ -1266,7 +1270,12 @@ def colours(count: int) -> list[tuple[int, ...]]:
     ]
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
+    """The content of ``model.json``, checked.
+
+    Raises:
+        ModelError: It is missing, broken, or of another version.
+    """
     path = folder / 'model.json'
     if not path.is_file():
         raise ModelError(
