@@ -225,7 +225,7 @@ def test_masks_and_colours_are_those_of_predict(page):
     colours, got = page.evaluate(run, [flat, boxes.tolist(), size])
     patches = runtime.Patches(masks, boxes, size, 0.5)
     assert got == [patch.run_length(*size) for patch in patches]
-    assert np.abs(np.subtract(colours, runtime._colours(90))).max() <= 1
+    assert np.abs(np.subtract(colours, runtime.colours(90))).max() <= 1
 
 
 def test_the_slider_and_the_keyboard(page, tmp_path):

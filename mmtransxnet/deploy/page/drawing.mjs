@@ -1,5 +1,7 @@
 // Drawings of results.
 
+import { nameOf } from './model.mjs';
+
 const OPACITY = 0.5;
 const LONGEST = 960; // pixels: small pictures are drawn larger, for the text
 
@@ -15,7 +17,7 @@ export function draw(canvas, picture, info, result, minimum) {
   context.drawImage(painted, 0, 0, canvas.width, canvas.height);
   if (info.task === 'classification') {
     const score = result.scores[result.label].toFixed(2);
-    write(context, [0, 0], `${info.classes[result.label]} ${score}`, [0, 0, 0]);
+    write(context, [0, 0], `${nameOf(info, result.label)} ${score}`, [0, 0, 0]);
   }
   if (info.task === 'detection') {
     drawBoxes(context, info, result.objects, minimum, scale);
@@ -72,7 +74,7 @@ function drawBoxes(context, info, objects, minimum, scale) {
     const colour = colourOf(info, label);
     context.strokeStyle = `rgb(${colour})`;
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-    const text = `${info.classes[label]} ${score.toFixed(2)}`;
+    const text = `${nameOf(info, label)} ${score.toFixed(2)}`;
     write(context, [x1, y1], text, colour);
   }
 }

@@ -52,7 +52,8 @@ function feedsOf(info, picture, size) {
     const row = picture.data.subarray(y * line, (y + 1) * line);
     data.set(row, y * width * 3);
   }
-  const feeds = { images: new ort.Tensor('uint8', data, [batch, height, width, 3]) };
+  const shape = [batch, height, width, 3];
+  const feeds = { images: new ort.Tensor('uint8', data, shape) };
   const integers = (values, shape) =>
     new ort.Tensor('int64', BigInt64Array.from(values, BigInt), shape);
   if (info.task === 'detection') {
@@ -70,13 +71,17 @@ export async function predict({ info, session }, picture) {
   const size = { height: picture.height, width: picture.width };
   const outputs = await session.run(feedsOf(info, prepared, size));
   const values = (name) => outputs[name].data;
+  if (!values('scores').every(Number.isFinite)) {
+    throw new Error('the model returned scores that are not finite numbers');
+  }
   if (info.task === 'classification') {
-    const scores = Array.from(values('scores')).slice(0, info.classes.length);
+    const scores = Array.from(values('scores').subarray(0, outputs.scores.dims[1]));
     return { size, scores, label: scores.indexOf(Math.max(...scores)) };
   }
   if (info.task === 'segmentation') {
     const pixels = size.height * size.width;
-    return { size, labels: Uint16Array.from(values('labels').subarray(0, pixels), Number) };
+    const labels = values('labels').subarray(0, pixels);
+    return { size, labels: Uint16Array.from(labels, Number) };
   }
   const scale = {
     x: prepared.width / size.width,
@@ -94,8 +99,8 @@ function objectsOf(info, outputs, size, scale) {
       Math.fround(v / Math.fround(k % 2 ? scale.y : scale.x)),
     );
     const object = { box, score: scores.data[i], label: Number(labels.data[i]) };
-    if (![...box, object.score].every(Number.isFinite)) {
-      throw new Error('the model returned a box or a score that is no number');
+    if (!box.every(Number.isFinite)) {
+      throw new Error('the model returned a box that is not of finite numbers');
     }
     if (masks) {
       const raw = masks.data.slice(i * side * side, (i + 1) * side * side);
@@ -191,27 +196,31 @@ function compressed(counts) {
   return text;
 }
 
+/** The name of a class, its number if the model has no names. */
+export function nameOf(info, label) {
+  return info.classes[label] ?? String(label);
+}
+
 const rounded = (value, digits = 6) => Number(value.toFixed(digits));
 
-/** Classes of a label map and their shares, the largest first. */
+/** Classes of a label map, their pixels and shares, the largest first. */
 export function sharesOf(labels) {
   const counts = new Map();
   for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
   return [...counts]
-    .map(([label, count]) => ({ label, share: count / labels.length }))
-    .sort((a, b) => b.share - a.share);
+    .map(([label, count]) => ({ label, pixels: count, share: count / labels.length }))
+    .sort((a, b) => b.pixels - a.pixels);
 }
 
 /** A result as in the JSON of predict.py. */
 export function asJson(info, result, minimum) {
-  const { classes } = info;
   if (info.task === 'classification') {
     const { label, scores } = result;
     return [
       {
         image_id: 0,
         category_id: label,
-        name: classes[label],
+        name: nameOf(info, label),
         score: rounded(scores[label]),
         scores: scores.map((score) => rounded(score)),
       },
@@ -220,24 +229,26 @@ export function asJson(info, result, minimum) {
   if (info.task === 'segmentation') {
     return sharesOf(result.labels)
       .sort((a, b) => a.label - b.label)
-      .map(({ label, share }) => ({
+      .map(({ label, pixels, share }) => ({
         image_id: 0,
         category_id: label,
-        name: classes[label],
+        name: nameOf(info, label),
+        pixels,
         share: rounded(share),
       }));
   }
   // Entries are kept: the slider asks for them many times a second.
   return result.objects
     .filter(({ score }) => score >= minimum)
-    .map((object) => (object.entry ??= objectJson(object, result.size)));
+    .map((object) => (object.entry ??= objectJson(info, object, result.size)));
 }
 
-function objectJson({ box, score, label, patch, raw }, size) {
+function objectJson(info, { box, score, label, patch, raw }, size) {
   const [x1, y1, x2, y2] = box;
   const entry = {
     image_id: 0,
     category_id: label,
+    name: nameOf(info, label),
     bbox: [x1, y1, x2 - x1, y2 - y1].map((value) => rounded(value, 3)),
     score: rounded(score),
   };

@@ -1,7 +1,14 @@
 // The page: reads pictures, runs the chosen model, shows the result.
 
 import { colourOf, draw } from './drawing.mjs';
-import { asJson, fetchFile, loadModel, predict, sharesOf } from './model.mjs';
+import {
+  asJson,
+  fetchFile,
+  loadModel,
+  nameOf,
+  predict,
+  sharesOf,
+} from './model.mjs';
 
 const MAX_RATIO = 100; // of the longer side to the shorter, as predict.py
 const MAX_PIXELS = 40e6; // what a page can hold several times
@@ -99,7 +106,8 @@ function show() {
   const { height, width } = state.result.size;
   const image = { id: 0, file_name: state.name, width, height };
   const content = { task: info.task, classes: info.classes, images: [image] };
-  part('json').textContent = JSON.stringify({ ...content, results: entries });
+  const results = { ...content, results: entries, failed: [] };
+  part('json').textContent = JSON.stringify(results);
   const summary = summaryOf(info, entries);
   part('summary').textContent = summary;
   part('drawing').setAttribute('aria-label', `${state.name}: ${summary}`);
@@ -138,7 +146,7 @@ function legendItem(info, label, value, coloured) {
     context.fillRect(0, 0, 1, 1);
     item.append(patch);
   }
-  item.append(`${info.classes[label]}: ${value}`);
+  item.append(`${nameOf(info, label)}: ${value}`);
   return item;
 }
 
