@@ -1,4 +1,5 @@
 # make demo   train Mask R-CNN + TransXNet on the embedded data, show the result
+# make web    show the model of make demo in a browser
 # make test   run all tests
 # make fuzz   draw new, many more examples for the tests that draw some
 # make lint   run the linters
@@ -27,8 +28,8 @@ REQUIREMENTS := $(wildcard requirements/*.txt) setup.py
 # started alone looks at the load itself.
 test fuzz test-openmmlab test-torch: export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: setup extras demo test fuzz lint docs bench tables test-openmmlab
-.PHONY: test-torch clean
+.PHONY: setup extras demo trained web test fuzz lint docs bench tables
+.PHONY: test-openmmlab test-torch clean
 
 setup: $(VENV)/.ready
 
@@ -76,15 +77,29 @@ $(ORIGINAL)/.ready: $(REQUIREMENTS)
 # the linters, and what builds the documentation.
 EXTRAS := -r requirements/export.txt -r requirements/serve.txt \
 	-r requirements/analysis.txt -r requirements/tests.txt \
-	-r requirements/docs.txt
+	-r requirements/docs.txt -r requirements/web.txt
 
 %/.extras: %/.ready
-	$(call install,$*,export$(,) serving$(,) analysis$(,) tests$(,) docs,\
+	$(call install,$*,export$(,) serving$(,) analysis$(,) tests$(,) docs$(,) web,\
 		$(EXTRAS))
 	@touch $@
 
 demo: setup
 	$(VENV)/bin/python tools/demo.py
+
+DEMO := maskrcnn_transxnet_t_digits
+
+trained:
+	@test -s work_dirs/demo/$(DEMO)/last_checkpoint || { echo 'error: no trained model in work_dirs/demo/$(DEMO); run make demo first' >&2; exit 1; }
+
+%/.web: %/.ready
+	$(call install,$*,gradio,-r requirements/web.txt)
+	@touch $@
+
+web: trained $(VENV)/.web
+	$(VENV)/bin/python tools/web_demo.py configs/detection/$(DEMO).py \
+		"$$(cat work_dirs/demo/$(DEMO)/last_checkpoint)" \
+		--examples "$${DIGITS_ROOT:-data/digits}/coco/val"
 
 # A file of tests stays in one process: what it builds is built once. Files in
 # their order: xdist would begin with those of many tests, which are fast, and

@@ -72,5 +72,6 @@ setup(
         'docs': requirements('docs'),
         'tests': requirements('tests'),
         'timm': ['timm>=1.0.31'],
+        'web': requirements('web'),
     },
 )

@@ -132,13 +132,18 @@ def check_sample(sample: Sample, decode: bool = False) -> None:
         _check_label_map(sample.label_map, size, sample.labels)
 
 
-def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
+def check_picture(
+    path: str, decode: bool = False, max_pixels: int | None = None
+) -> tuple[int, int]:
     """Check a picture.
 
     Args:
         path: Its file.
         decode: Whether to decode it completely, instead of checking only the
             header and the end of the file.
+        max_pixels: Maximum width x height, for pictures from strangers. The
+            header decides, before pixels are decoded; formats that only
+            OpenCV reads, which decodes at once, are then refused.
 
     Returns:
         Width and height in pixels after the EXIF rotation, as the libraries
@@ -150,9 +155,10 @@ def check_picture(path: str, decode: bool = False) -> tuple[int, int]:
     """
     with _named_errors(path), open(path, 'rb') as file:
         try:
-            image = _open(path, file)
+            image = _open(path, file, max_pixels)
         except UnidentifiedImageError:
-            opened = mmcv.imread(path) if cv2.haveImageReader(path) else None
+            readable = max_pixels is None and cv2.haveImageReader(path)
+            opened = mmcv.imread(path) if readable else None
             if opened is None:
                 raise
             # Formats that only OpenCV reads: TIFF with three channels of
@@ -192,7 +198,9 @@ def _named_errors(path: str) -> Iterator[None]:
         ) from error
 
 
-def _open(path: str, file: BinaryIO) -> Image.Image:
+def _open(
+    path: str, file: BinaryIO, max_pixels: int | None = None
+) -> Image.Image:
     """Read the header of a picture; raises for decompression bombs."""
     image = Image.open(file, formats=_FORMATS)
     short, long = sorted(image.size)
@@ -200,6 +208,10 @@ def _open(path: str, file: BinaryIO) -> Image.Image:
         raise CorruptSampleError(
             f'{path} has {_pixels(image.size)} pixels: one side is more than '
             f'{MAX_RATIO} times the other'
+        )
+    if max_pixels is not None and short * long > max_pixels:
+        raise CorruptSampleError(
+            f'{path} has {_pixels(image.size)} pixels, more than {max_pixels}'
         )
     return image
 

@@ -1,0 +1,298 @@
+"""The models of the page: exported folders, configs with checkpoints."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import mmcv
+import numpy as np
+from PIL import Image
+
+from mmtransxnet.apis.inference import Inferencer
+from mmtransxnet.deploy import runtime
+from mmtransxnet.deploy.evaluation import SCOPES
+from mmtransxnet.engine.config.loading import load_config
+from mmtransxnet.utils.devices import check_device
+from mmtransxnet.utils.errors import UserError
+from mmtransxnet.web.pictures import Upload
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model predicts for a picture.
+
+    Attributes:
+        model: The model.
+        name: Name of the picture.
+        pixels: The picture ``(H, W, 3)``, uint8 RGB.
+        result: The result, without a minimum score.
+        seconds: Time of the prediction, without reading and drawing.
+    """
+
+    model: 'PageModel'
+    name: str
+    pixels: np.ndarray
+    result: runtime.Result
+    seconds: float
+
+    def above(self, score: float) -> runtime.Result:
+        """The result, of a detector the objects with at least this score."""
+        if isinstance(self.result, runtime.Detections):
+            return self.result.above(score)
+        return self.result
+
+    def draw(self, score: float) -> Image.Image:
+        """Draw the result; of a detector, objects of at least this score."""
+        classes, palette = self.model.names(self.result)
+        return runtime.draw(self.pixels, self.above(score), classes, palette)
+
+    def to_dict(self, score: float) -> dict[str, Any]:
+        """The result as ``predict.py --json`` writes it."""
+        classes, _ = self.model.names(self.result)
+        height, width = self.result.size
+        image = {'id': 0, 'file_name': self.name}
+        return as_dict(
+            self.model,
+            [{**image, 'width': width, 'height': height}],
+            runtime.as_json(self.above(score), classes),
+        )
+
+
+def as_dict(
+    model: 'PageModel',
+    images: Sequence[Any] = (),
+    results: Sequence[Any] = (),
+    failed: tuple[str, str] | None = None,
+) -> dict[str, Any]:
+    """Data in the form that ``predict.py --json`` writes.
+
+    Args:
+        model: The model.
+        images: Entries of the pictures.
+        results: Entries of the results.
+        failed: Name of a picture that failed, and the reason.
+    """
+    failures = [] if failed is None else [failed]
+    return {
+        'task': model.task,
+        'classes': model.classes,
+        'images': list(images),
+        'results': list(results),
+        'failed': [{'file_name': n, 'error': error} for n, error in failures],
+    }
+
+
+class PageModel(Protocol):
+    """A model of the page.
+
+    Attributes:
+        name: Its name in the choice of models.
+        task: ``'classification'``, ``'detection'`` or ``'segmentation'``.
+        classes: Names, as far as they are known.
+        inferencer: The model in PyTorch; None if it is an exported one.
+    """
+
+    name: str
+    task: str
+    classes: list[str]
+    inferencer: Inferencer | None
+
+    def predict(self, upload: Upload) -> Prediction:
+        """Predict a picture that was checked."""
+
+    def names(
+        self, result: runtime.Result
+    ) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+        """Names and colours of all classes of a result."""
+
+
+class ExportedModel:
+    """A folder that ``tools/export.py`` has written.
+
+    Args:
+        folder: The folder.
+        engine: ``'openvino'`` or ``'onnxruntime'``; the first that can be
+            used if not given.
+
+    Raises:
+        UserError: It cannot be used.
+    """
+
+    inferencer: Inferencer | None = None
+
+    def __init__(self, folder: str | Path, engine: str | None = None) -> None:
+        try:
+            self._model = runtime.load(folder, engine)
+        except runtime.ModelError as error:
+            raise UserError(str(error)) from error
+        self.name = Path(folder).resolve().name
+        self.task = self._model.task
+        self.classes = self._model.classes
+
+    def predict(self, upload: Upload) -> Prediction:
+        """Predict a picture that was checked."""
+        pixels = runtime.read_picture(upload.path)
+        start = time.perf_counter()
+        result = self._model(pixels)
+        seconds = time.perf_counter() - start
+        return Prediction(self, upload.name, pixels, result, seconds)
+
+    def names(
+        self, result: runtime.Result
+    ) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+        """Names and colours of all classes."""
+        return self.classes, self._model.palette
+
+
+class TrainedModel:
+    """A config with a checkpoint.
+
+    Args:
+        config: Config file.
+        checkpoint: As for :class:`~mmtransxnet.apis.Inferencer`.
+        device: As for :class:`~mmtransxnet.apis.Inferencer`.
+
+    Raises:
+        UserError: As for :class:`~mmtransxnet.apis.Inferencer`.
+    """
+
+    def __init__(
+        self, config: str, checkpoint: str, device: str | None = None
+    ) -> None:
+        content = load_config(config)
+        self._inferencer = Inferencer(content, checkpoint, device)
+        self.inferencer: Inferencer | None = self._inferencer
+        self.name = Path(config).stem
+        self.task = SCOPES[content.default_scope]
+        self.classes = self._inferencer.classes or []
+        meta = getattr(self._inferencer.model, 'dataset_meta', None) or {}
+        palette = meta.get('palette')
+        # mmdet's may be the name of a set of colours.
+        self._palette = [] if isinstance(palette, str) else palette or []
+
+    def predict(self, upload: Upload) -> Prediction:
+        """Predict a picture that was checked.
+
+        Raises:
+            ValueError: The model returns values that are not finite.
+        """
+        image = mmcv.imread(upload.path)
+        start = time.perf_counter()
+        sample = self._inferencer.predict(image)
+        result = _as_result(sample, image.shape[:2])
+        seconds = time.perf_counter() - start
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        return Prediction(self, upload.name, rgb, result, seconds)
+
+    def names(
+        self, result: runtime.Result
+    ) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
+        """Names and colours of all classes; numbers where none is known."""
+        count = max(len(self.classes), _class_count(result))
+        numbers = map(str, range(len(self.classes), count))
+        if len(self._palette) < count:
+            return [*self.classes, *numbers], runtime.colours(count)
+        return [*self.classes, *numbers], self._palette
+
+
+def _class_count(result: runtime.Result) -> int:
+    """How many classes a result speaks of."""
+    if isinstance(result, runtime.Classification):
+        return len(result.scores)
+    return int(result.labels.max()) + 1 if result.labels.size else 0
+
+
+def _as_result(sample: Any, size: tuple[int, int]) -> runtime.Result:
+    """A library's data sample as a result of the runtime."""
+    if 'pred_instances' in sample:
+        found = sample.pred_instances.cpu().numpy()
+        _check_finite(found.scores, found.bboxes)
+        masks = found.get('masks')
+        return runtime.Detections(
+            size,
+            found.bboxes.astype(np.float32),
+            found.scores.astype(np.float32),
+            found.labels,
+            patches=None if masks is None else _Patches(map(_patch, masks)),
+        )
+    if 'pred_sem_seg' in sample:
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        kind = np.uint8 if labels.max() < 256 else np.int64
+        # Nothing of the page needs the scores of pixels.
+        scores = np.broadcast_to(np.float32(1), size)
+        return runtime.Segmentation(size, labels.astype(kind), scores)
+    scores = sample.pred_score.float().cpu().numpy()
+    _check_finite(scores)
+    return runtime.Classification(size, scores)
+
+
+def _check_finite(*arrays: np.ndarray) -> None:
+    """Refuse values that JSON cannot hold."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(
+            'the model returns values that are not finite numbers: its '
+            'weights or the picture are extreme'
+        )
+
+
+class _Patches(list[runtime.Patch]):
+    """Masks that can be chosen by an array of indices."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, np.ndarray):
+            return _Patches(self[i] for i in index.tolist())
+        return super().__getitem__(index)
+
+
+def _patch(mask: np.ndarray) -> runtime.Patch:
+    """A mask ``(H, W)``, without the empty rows and columns around it."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return runtime.Patch(np.zeros((0, 0), bool), 0, 0)
+    top, left = int(rows[0]), int(columns[0])
+    inside = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    # A copy: the view would keep the whole mask.
+    return runtime.Patch(inside.astype(bool), top, left)
+
+
+def open_models(
+    arguments: Sequence[str],
+    device: str | None = None,
+    engine: str | None = None,
+) -> dict[str, PageModel]:
+    """Open the models that the arguments name.
+
+    Args:
+        arguments: Exported folders; configs, each followed by its checkpoint.
+        device: For checkpoints: ``'cpu'``, ``'cuda:0'``, ...
+        engine: For exported folders; see :class:`ExportedModel`.
+
+    Returns:
+        The models by their names, which are made unique.
+
+    Raises:
+        UserError: A model cannot be used.
+    """
+    check_device(device)
+    models: dict[str, PageModel] = {}
+    rest = list(arguments)
+    while rest:
+        first = rest.pop(0)
+        model: PageModel
+        if Path(first).is_dir():
+            model = ExportedModel(first, engine)
+        elif rest and not Path(rest[0]).is_dir():
+            model = TrainedModel(first, rest.pop(0), device)
+        else:
+            raise UserError(
+                f'{first}: expected an exported folder, or a config followed '
+                'by its checkpoint'
+            )
+        name, number = model.name, 2
+        while model.name in models:
+            model.name = f'{name} ({number})'
+            number += 1
+        models[model.name] = model
+    return models

@@ -1,0 +1,77 @@
+"""Pictures that come to the page, and its examples."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mmtransxnet.analysis.pictures import EXAMPLES, example_pictures
+from mmtransxnet.apis.analysis import find_pictures
+from mmtransxnet.engine.checks.pictures import (
+    CorruptSampleError,
+    check_picture,
+)
+from mmtransxnet.utils.errors import UserError
+
+MAX_EXAMPLES = 12
+"""Pictures of a folder that are offered as examples."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that was sent.
+
+    Attributes:
+        path: Where it is stored.
+        name: Its name where it comes from.
+    """
+
+    path: str
+    name: str
+
+
+def check_upload(upload: Upload, max_pixels: int) -> None:
+    """Check a picture.
+
+    Args:
+        upload: The picture.
+        max_pixels: Maximum width x height; the header decides, before pixels
+            are decoded.
+
+    Raises:
+        UserError: It is corrupt, of another format or too large. The message
+            has its name, not where it is stored.
+    """
+    try:
+        check_picture(upload.path, decode=True, max_pixels=max_pixels)
+    except CorruptSampleError as error:
+        text = str(error).replace(upload.path, upload.name)
+        # Pillow's message shows a Python object.
+        text = re.sub(r'\(cannot identify .*', '(no known format)', text)
+        raise UserError(text) from error
+
+
+def find_examples(inputs: Sequence[str | Path], folder: Path) -> list[Path]:
+    """Pictures that the page offers.
+
+    Args:
+        inputs: Files and folders; folders are searched. Without any, the
+            examples are photographs that scikit-image contains.
+        folder: Where these are written.
+
+    Returns:
+        The first pictures, at most ``MAX_EXAMPLES``.
+
+    Raises:
+        UserError: There is no picture.
+    """
+    if inputs:
+        return find_pictures(inputs)[:MAX_EXAMPLES]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, picture in zip(EXAMPLES, example_pictures(), strict=True):
+        paths.append(folder / f'{name}.png')
+        Image.fromarray(picture[..., ::-1].copy()).save(paths[-1])
+    return paths

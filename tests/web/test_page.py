@@ -1,0 +1,126 @@
+"""The page in a browser."""
+
+import shutil
+
+import pytest
+
+CHROMIUM = '/usr/bin/chromium'
+
+
+@pytest.fixture(scope='module')
+def browser():
+    playwright = pytest.importorskip('playwright.sync_api')
+    if shutil.which(CHROMIUM) is None:
+        pytest.skip(f'{CHROMIUM} is missing: apt-get install chromium')
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu']
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[1280, 400])
+def page(browser, server, request):
+    """The page in windows of two widths; nothing may complain."""
+    context = browser.new_context(
+        viewport=dict(width=request.param, height=900)
+    )
+    page, complaints = context.new_page(), []
+    page.set_default_timeout(20_000)
+
+    def note(message):
+        if message.type in ('error', 'warning'):
+            complaints.append(message.text)
+
+    page.on('console', note)
+    page.on('pageerror', lambda error: complaints.append(str(error)))
+    page.on('request', lambda sent: complaints.extend(foreign(sent, server)))
+    page.goto(server.url)
+    page.get_by_role('heading', name='TransXNet').wait_for()
+    yield page
+    assert not complaints
+    width = page.evaluate('document.documentElement.scrollWidth')
+    assert width <= request.param
+    context.close()
+
+
+def foreign(request, server):
+    """The address of a request that goes elsewhere."""
+    if request.url.startswith((server.url, 'data:', 'blob:')):
+        return []
+    return [request.url]
+
+
+def send(page, file):
+    page.locator('input[type=file]').first.set_input_files(file)
+
+
+def drawing_of(page, label='Prediction'):
+    """The address of a picture, once the browser has decoded it."""
+    image = page.locator(f'.block:has(label:has-text("{label}")) img')
+    image.wait_for()
+    assert image.evaluate('one => one.decode().then(() => one.naturalWidth)')
+    return image.get_attribute('src')
+
+
+def test_predict_and_move_the_slider(page, files):
+    send(page, files / 'picture.png')
+    text = page.locator('.legend')
+    text.wait_for()
+    predicted = text.inner_text()
+    first = drawing_of(page)
+    slider = page.locator('input[type=range]')
+    slider.focus()
+    page.keyboard.press('End')
+    page.locator('.legend', has_text='0 objects of 1.00').wait_for()
+    assert drawing_of(page) != first
+    # The same prediction: its time is the same.
+    assert predicted.split('·')[1] == text.inner_text().split('·')[1]
+    page.get_by_role('button', name='Result as JSON').click()
+    page.get_by_text('"failed"').wait_for()
+
+
+def test_broken_file_and_then_another(page, files):
+    send(page, files / 'broken.png')
+    alert = page.get_by_role('alert')
+    alert.wait_for()
+    assert alert.inner_text().startswith('broken.png cannot be decoded')
+    page.get_by_role('button', name='Clear').click()
+    alert.wait_for(state='detached')
+    send(page, files / 'picture.png')
+    page.locator('.legend').wait_for()
+    assert drawing_of(page)
+
+
+def test_keyboard(page):
+    """An example is chosen and explained without a mouse."""
+    reach(page, '.gallery-item')
+    page.keyboard.press('Enter')
+    page.locator('.legend').wait_for()
+    reach(page, 'button:has-text("Class activation")')
+    page.keyboard.press('Enter')
+    activation = page.locator('img').last
+    page.wait_for_function('document.images.length == 4')
+    assert activation.evaluate('one => one.decode().then(() => one.width)')
+    reach(page, 'input[type=range]', 'Shift+Tab')
+
+
+def reach(page, selector, key='Tab'):
+    """Press a key until an element has the focus."""
+    for _ in range(25):
+        page.keyboard.press(key)
+        if page.locator(f'{selector}:focus').count():
+            return
+    pytest.fail(f'{selector} cannot be reached by {key}')
+
+
+def test_exported_model(page, files):
+    send(page, files / 'picture.png')
+    page.locator('.legend').wait_for()
+    page.get_by_label('Model').click()
+    page.get_by_role('option', name='exported').click()
+    page.get_by_text('An exported model has no class activation').wait_for()
+    button = page.get_by_role('button', name='Receptive field')
+    assert button.is_disabled()
+    page.locator('.legend', has_text='middle').wait_for()
