@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import gradio as gr
 import numpy as np
 from gradio.data_classes import ImageData
-from gradio_client.utils import is_http_url_like
 from PIL import Image
 
 from mmtransxnet.analysis.cam import class_activation
@@ -40,6 +39,7 @@ _HEIGHT = 340
 SESSIONS = 20
 """Sessions whose last prediction is kept in memory."""
 
+_UPLOAD = 'send the picture as a file: others of the system are not read'
 _NO_ANALYSIS = (
     'An exported model has no class activation and no receptive field: both '
     'need gradients. Start the page with the config and the checkpoint.'
@@ -231,7 +231,10 @@ def build_page(
         parts = _lay_out(models, examples, actions)
         _connect(parts, actions)
     for block in list(page.blocks.values()):
-        _refuse_addresses(block)
+        _keep_to_its_folder(block)
+    # Only launch() would set it; without, gradio takes any file of the system
+    # that a request names for one that was uploaded.
+    page.has_launched = True
     # A request that waits holds a picture in the folder of uploads only.
     page.queue(max_size=settings.queue, default_concurrency_limit=1)
     page.state_session_capacity = SESSIONS
@@ -273,7 +276,8 @@ def _lay_out(
                 elem_classes='shown',
             )
             # The page reads it itself, after its own checks.
-            setattr(picture, 'preprocess', _as_upload)  # noqa: B010
+            as_upload = partial(_as_upload, folder=picture.GRADIO_CACHE)
+            setattr(picture, 'preprocess', as_upload)  # noqa: B010
             model = gr.Dropdown(
                 choices,
                 value=choices[0],
@@ -322,6 +326,7 @@ def _lay_out(
             interactive=False,
             visible=False,
             buttons=['download', 'fullscreen'],
+            elem_classes='analysis',
         )
         for name in names
     ]
@@ -399,26 +404,42 @@ def _for_model(actions: Actions, model: str) -> tuple[Any, ...]:
     )
 
 
-def _as_upload(payload: ImageData | None) -> Upload | None:
-    """The picture's file, neither opened nor converted."""
+def _as_upload(payload: ImageData | None, folder: str) -> Upload | None:
+    """The picture's file, neither opened nor converted.
+
+    Args:
+        payload: What the page or a call sends.
+        folder: Where gradio stores what is uploaded.
+
+    Raises:
+        gr.Error: It is no file in this folder.
+    """
     if payload is None:
         return None
-    if payload.path is None:
-        raise _shown_error('send the picture as a file')
+    if payload.path is None or not _is_inside(payload.path, folder):
+        raise _shown_error(_UPLOAD)
     name = payload.orig_name or Path(payload.path).name
     return Upload(payload.path, Path(name).name)
 
 
-def _refuse_addresses(block: Any) -> None:
-    """Keep a component from fetching what a request names by its address."""
-    # Gradio would download it. An attribute of the object, as gradio writes a
-    # .pyi file beside each module with a class of a component.
+def _is_inside(path: str | Path, folder: str) -> bool:
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _keep_to_its_folder(block: Any) -> None:
+    """Keep a component from files elsewhere, and from addresses.
+
+    Gradio looks for files in the values of all components, copies them to its
+    folder and downloads addresses.
+    """
+    # An attribute of the object: gradio writes a .pyi file beside each module
+    # with a class of a component.
     move = block.async_move_resource_to_block_cache
 
     @wraps(move)
     async def move_file(path: Any) -> str | None:
-        if path is not None and is_http_url_like(str(path)):
-            raise _shown_error('send the picture as a file, not its address')
+        if path is not None and not _is_inside(path, block.GRADIO_CACHE):
+            raise _shown_error(_UPLOAD)
         return await move(path)
 
     block.async_move_resource_to_block_cache = move_file
