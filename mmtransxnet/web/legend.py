@@ -44,7 +44,7 @@ def legend(prediction: Prediction, score: float) -> str:
         f'<b>{escape(_summary(prediction, score))}</b> &middot; predicted in '
         f'{prediction.seconds:.2f} s &middot; {width} x {height} pixels'
     )
-    names, palette = prediction.model.names(prediction.result)
+    names, palette = prediction.model.classes, prediction.model.palette
     entries = ''.join(
         f'<li>{_swatch(result, palette[label])}{escape(names[label])}: '
         f'{value}</li>'
@@ -64,9 +64,8 @@ def _summary(prediction: Prediction, score: float) -> str:
         found = len(result)
         noun = 'object' if found == 1 else 'objects'
         return f'{found} {noun} of {score:.2f} and more'
-    names, _ = prediction.model.names(prediction.result)
     if isinstance(result, runtime.Classification):
-        return f'class {names[result.label]}'
+        return f'class {prediction.model.classes[result.label]}'
     count = len(np.unique(result.labels))
     return '1 class' if count == 1 else f'{count} classes'
 

@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image
 
 from mmtransxnet.apis.inference import Inferencer
+from mmtransxnet.apis.results import check_finite, patches_of
 from mmtransxnet.deploy import runtime
-from mmtransxnet.deploy.evaluation import SCOPES
-from mmtransxnet.engine.config.loading import load_config
 from mmtransxnet.utils.devices import check_device
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.web.pictures import Upload
@@ -45,18 +44,21 @@ class Prediction:
 
     def draw(self, score: float) -> Image.Image:
         """Draw the result; of a detector, objects of at least this score."""
-        classes, palette = self.model.names(self.result)
-        return runtime.draw(self.pixels, self.above(score), classes, palette)
+        return runtime.draw(
+            self.pixels,
+            self.above(score),
+            self.model.classes,
+            self.model.palette,
+        )
 
     def to_dict(self, score: float) -> dict[str, Any]:
         """The result as ``predict.py --json`` writes it."""
-        classes, _ = self.model.names(self.result)
         height, width = self.result.size
         image = {'id': 0, 'file_name': self.name}
         return as_dict(
             self.model,
             [{**image, 'width': width, 'height': height}],
-            runtime.as_json(self.above(score), classes),
+            runtime.as_json(self.above(score), self.model.classes),
         )
 
 
@@ -77,7 +79,7 @@ def as_dict(
     failures = [] if failed is None else [failed]
     return {
         'task': model.task,
-        'classes': model.classes,
+        'classes': list(model.classes),
         'images': list(images),
         'results': list(results),
         'failed': [{'file_name': n, 'error': error} for n, error in failures],
@@ -90,22 +92,19 @@ class PageModel(Protocol):
     Attributes:
         name: Its name in the choice of models.
         task: ``'classification'``, ``'detection'`` or ``'segmentation'``.
-        classes: Names, as far as they are known.
+        classes: Names.
+        palette: Red, green, blue of each class.
         inferencer: The model in PyTorch; None if it is an exported one.
     """
 
     name: str
     task: str
-    classes: list[str]
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]]
     inferencer: Inferencer | None
 
     def predict(self, upload: Upload) -> Prediction:
         """Predict a picture that was checked."""
-
-    def names(
-        self, result: runtime.Result
-    ) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
-        """Names and colours of all classes of a result."""
 
 
 class ExportedModel:
@@ -129,7 +128,8 @@ class ExportedModel:
             raise UserError(str(error)) from error
         self.name = Path(folder).resolve().name
         self.task = self._model.task
-        self.classes = self._model.classes
+        self.classes: Sequence[str] = self._model.classes
+        self.palette = self._model.palette
 
     def predict(self, upload: Upload) -> Prediction:
         """Predict a picture that was checked."""
@@ -138,12 +138,6 @@ class ExportedModel:
         result = self._model(pixels)
         seconds = time.perf_counter() - start
         return Prediction(self, upload.name, pixels, result, seconds)
-
-    def names(
-        self, result: runtime.Result
-    ) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
-        """Names and colours of all classes."""
-        return self.classes, self._model.palette
 
 
 class TrainedModel:
@@ -161,16 +155,12 @@ class TrainedModel:
     def __init__(
         self, config: str, checkpoint: str, device: str | None = None
     ) -> None:
-        content = load_config(config)
-        self._inferencer = Inferencer(content, checkpoint, device)
+        self._inferencer = Inferencer(config, checkpoint, device)
         self.inferencer: Inferencer | None = self._inferencer
         self.name = Path(config).stem
-        self.task = SCOPES[content.default_scope]
-        self.classes = self._inferencer.classes or []
-        meta = getattr(self._inferencer.model, 'dataset_meta', None) or {}
-        palette = meta.get('palette')
-        # mmdet's may be the name of a set of colours.
-        self._palette = [] if isinstance(palette, str) else palette or []
+        info = self._inferencer.info
+        self.task = info.task
+        self.classes, self.palette = info.classes, info.palette
 
     def predict(self, upload: Upload) -> Prediction:
         """Predict a picture that was checked.
@@ -181,41 +171,24 @@ class TrainedModel:
         image = mmcv.imread(upload.path)
         start = time.perf_counter()
         sample = self._inferencer.predict(image)
+        check_finite(sample, self.task)
         result = _as_result(sample, image.shape[:2])
         seconds = time.perf_counter() - start
         rgb = np.ascontiguousarray(image[..., ::-1])
         return Prediction(self, upload.name, rgb, result, seconds)
 
-    def names(
-        self, result: runtime.Result
-    ) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
-        """Names and colours of all classes; numbers where none is known."""
-        count = max(len(self.classes), _class_count(result))
-        numbers = map(str, range(len(self.classes), count))
-        if len(self._palette) < count:
-            return [*self.classes, *numbers], runtime.colours(count)
-        return [*self.classes, *numbers], self._palette
-
-
-def _class_count(result: runtime.Result) -> int:
-    """How many classes a result speaks of."""
-    if isinstance(result, runtime.Classification):
-        return len(result.scores)
-    return int(result.labels.max()) + 1 if result.labels.size else 0
-
 
 def _as_result(sample: Any, size: tuple[int, int]) -> runtime.Result:
     """A library's data sample as a result of the runtime."""
     if 'pred_instances' in sample:
-        found = sample.pred_instances.cpu().numpy()
-        _check_finite(found.scores, found.bboxes)
-        masks = found.get('masks')
+        found = sample.pred_instances
+        patches = patches_of(found)
         return runtime.Detections(
             size,
-            found.bboxes.astype(np.float32),
-            found.scores.astype(np.float32),
-            found.labels,
-            patches=None if masks is None else _Patches(map(_patch, masks)),
+            found.bboxes.float().cpu().numpy(),
+            found.scores.float().cpu().numpy(),
+            found.labels.cpu().numpy(),
+            patches=None if patches is None else _Patches(patches),
         )
     if 'pred_sem_seg' in sample:
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
@@ -224,17 +197,7 @@ def _as_result(sample: Any, size: tuple[int, int]) -> runtime.Result:
         scores = np.broadcast_to(np.float32(1), size)
         return runtime.Segmentation(size, labels.astype(kind), scores)
     scores = sample.pred_score.float().cpu().numpy()
-    _check_finite(scores)
     return runtime.Classification(size, scores)
-
-
-def _check_finite(*arrays: np.ndarray) -> None:
-    """Refuse values that JSON cannot hold."""
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(
-            'the model returns values that are not finite numbers: its '
-            'weights or the picture are extreme'
-        )
 
 
 class _Patches(list[runtime.Patch]):
@@ -244,17 +207,6 @@ class _Patches(list[runtime.Patch]):
         if isinstance(index, np.ndarray):
             return _Patches(self[i] for i in index.tolist())
         return super().__getitem__(index)
-
-
-def _patch(mask: np.ndarray) -> runtime.Patch:
-    """A mask ``(H, W)``, without the empty rows and columns around it."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return runtime.Patch(np.zeros((0, 0), bool), 0, 0)
-    top, left = int(rows[0]), int(columns[0])
-    inside = mask[top : rows[-1] + 1, left : columns[-1] + 1]
-    # A copy: the view would keep the whole mask.
-    return runtime.Patch(inside.astype(bool), top, left)
 
 
 def open_models(

@@ -5,15 +5,12 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
-import torch
 from PIL import Image
 
 from tests.support.corrupt_files import upright
 from tests.support.exported import write_exported
-from tests.support.models import fill_by_name
 from tests.support.paths import ROOT
-from tests.support.suite_configs import build, load
-from tests.support.tiny_configs import write_configs
+from tests.support.tiny_configs import write_checkpoints, write_configs
 from tests.support.tools import command, environment
 
 
@@ -22,10 +19,7 @@ def files(tmp_path_factory):
     """Configs with checkpoints, an exported folder, pictures."""
     folder = tmp_path_factory.mktemp('web')
     configs = write_configs(folder)
-    for name, config in configs.items():
-        model = fill_by_name(build(load(config)))
-        content = {'state_dict': model.state_dict(), 'meta': {}}
-        torch.save(content, folder / f'{name}.pth')
+    write_checkpoints(folder, configs)
     write_exported(folder / 'exported', 'detection')
     Image.fromarray(upright()).save(folder / 'picture.png')
     (folder / 'broken.png').write_bytes(b'no picture')

@@ -13,7 +13,6 @@ from mmtransxnet.web.legend import legend
 from mmtransxnet.web.models import (
     Prediction,
     TrainedModel,
-    _as_result,
     open_models,
 )
 from mmtransxnet.web.pictures import Upload, check_upload, find_examples
@@ -104,10 +103,7 @@ def test_arguments_that_name_no_model(files, names):
 
 def test_names_are_escaped():
     class Model:
-        task = 'classification'
-
-        def names(self, result):
-            return ['<script>'], [[0, 0, 0]]
+        classes, palette = ['<script>'], [[0, 0, 0]]
 
     result = runtime.Classification((1, 1), np.ones(1, np.float32))
     pixels = np.zeros((1, 1, 3), np.uint8)
@@ -116,12 +112,12 @@ def test_names_are_escaped():
     assert '&lt;script&gt;' in legend(found, 0)
 
 
-def test_values_that_are_not_finite(trained, files):
-    model = trained['classifier'].inferencer
-    sample = model.predict(np.zeros((64, 64, 3), np.uint8))
-    sample.pred_score[0] = float('nan')
+def test_values_that_are_not_finite(files, digits, monkeypatch):
+    monkeypatch.setenv('DIGITS_ROOT', str(digits))
+    (model,) = open_models(pair(files, 'classifier')).values()
+    model.inferencer.model.head.fc.bias.data[0] = float('nan')
     with pytest.raises(ValueError, match='not finite'):
-        _as_result(sample, (64, 64))
+        model.predict(upload(files))
 
 
 def test_checks_of_a_picture(tmp_path):
