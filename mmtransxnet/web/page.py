@@ -218,7 +218,7 @@ def build_page(
 
     Args:
         models: The models by name; the first is chosen.
-        examples: Pictures to choose from.
+        examples: Pictures to choose from, in the folder for temporary files.
         settings: Settings of the page.
     """
     settings = settings or Settings()
@@ -231,7 +231,7 @@ def build_page(
         parts = _lay_out(models, examples, actions)
         _connect(parts, actions)
     for block in list(page.blocks.values()):
-        _keep_to_its_folder(block)
+        _keep_to_its_folder(block, [str(path) for path in examples])
     # Only launch() would set it; without, gradio takes any file of the system
     # that a request names for one that was uploaded.
     page.has_launched = True
@@ -426,11 +426,15 @@ def _is_inside(path: str | Path, folder: str) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
-def _keep_to_its_folder(block: Any) -> None:
+def _keep_to_its_folder(block: Any, examples: Sequence[str]) -> None:
     """Keep a component from files elsewhere, and from addresses.
 
     Gradio looks for files in the values of all components, copies them to its
     folder and downloads addresses.
+
+    Args:
+        block: The component.
+        examples: Other files that it may show.
     """
     # An attribute of the object: gradio writes a .pyi file beside each module
     # with a class of a component.
@@ -438,7 +442,8 @@ def _keep_to_its_folder(block: Any) -> None:
 
     @wraps(move)
     async def move_file(path: Any) -> str | None:
-        if path is not None and not _is_inside(path, block.GRADIO_CACHE):
+        known = path is None or str(path) in examples
+        if not known and not _is_inside(path, block.GRADIO_CACHE):
             raise _shown_error(_UPLOAD)
         return await move(path)
 

@@ -1,6 +1,7 @@
 """Pictures that come to the page, and its examples."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,24 +55,32 @@ def check_upload(upload: Upload, max_pixels: int) -> None:
 
 
 def find_examples(inputs: Sequence[str | Path], folder: Path) -> list[Path]:
-    """Pictures that the page offers.
+    """Copy the pictures that the page offers.
 
     Args:
         inputs: Files and folders; folders are searched. Without any, the
             examples are photographs that scikit-image contains.
-        folder: Where these are written.
+        folder: Where the copies go.
 
     Returns:
-        The first pictures, at most ``MAX_EXAMPLES``.
+        Copies of the first pictures, at most ``MAX_EXAMPLES``.
 
     Raises:
-        UserError: There is no picture.
+        UserError: There is no picture, or it cannot be read.
     """
-    if inputs:
-        return find_pictures(inputs)[:MAX_EXAMPLES]
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, picture in zip(EXAMPLES, example_pictures(), strict=True):
-        paths.append(folder / f'{name}.png')
-        Image.fromarray(picture[..., ::-1].copy()).save(paths[-1])
-    return paths
+    copies = []
+    if not inputs:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in zip(EXAMPLES, example_pictures(), strict=True):
+            copies.append(folder / f'{name}.png')
+            Image.fromarray(picture[..., ::-1].copy()).save(copies[-1])
+        return copies
+    for number, path in enumerate(find_pictures(inputs)[:MAX_EXAMPLES]):
+        # Those of several folders may have one name.
+        copies.append(folder / str(number) / path.name)
+        copies[-1].parent.mkdir(parents=True)
+        try:
+            shutil.copyfile(path, copies[-1])
+        except OSError as error:
+            raise UserError(f'--examples {path}: {error.strerror}') from error
+    return copies

@@ -143,11 +143,14 @@ def test_format_of_opencv_alone_is_refused(tmp_path):
 
 
 def test_examples(files, tmp_path):
-    photographs = find_examples([], tmp_path / 'examples')
+    photographs = find_examples([], tmp_path.with_name('photographs'))
     assert [path.stem for path in photographs][:2] == ['astronaut', 'chelsea']
     for number in range(14):
         Image.new('RGB', (8, 8)).save(tmp_path / f'{number:02}.png')
-    found = find_examples([tmp_path], tmp_path)
-    assert len(found) == 12
+    found = find_examples([tmp_path], tmp_path / 'copies')
+    assert [path.name for path in found] == [
+        f'{number:02}.png' for number in range(12)
+    ]
+    assert all(path.is_file() for path in found)
     with pytest.raises(UserError, match='no picture'):
         find_examples([files / 'exported'], tmp_path)

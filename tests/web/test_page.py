@@ -37,7 +37,7 @@ def page(browser, server, request):
     page.on('pageerror', lambda error: complaints.append(str(error)))
     page.on('request', lambda sent: complaints.extend(foreign(sent, server)))
     page.goto(server.url)
-    page.get_by_role('heading', name='TransXNet').wait_for()
+    page.locator('.gallery-item').first.wait_for()
     yield page
     assert not complaints
     width = page.evaluate('document.documentElement.scrollWidth')
@@ -56,6 +56,11 @@ def send(page, file):
     page.locator('input[type=file]').first.set_input_files(file)
 
 
+def choose(page, model):
+    page.get_by_label('Model').click()
+    page.get_by_role('option', name=model).click()
+
+
 def drawing_of(page):
     """The address of the drawing, once the browser has decoded it."""
     image = page.locator('.shown img').nth(1)
@@ -66,12 +71,14 @@ def drawing_of(page):
 
 def test_predict_and_move_the_slider(page, files):
     send(page, files / 'picture.png')
-    text = page.locator('.legend')
+    choose(page, 'exported')
+    text = page.locator('.legend', has_text='middle')
     text.wait_for()
     first, drawing = text.inner_text(), drawing_of(page)
     page.locator('input[type=range]').focus()
-    page.keyboard.press('Home')
-    page.locator('.legend', has_text='of 0.00 and more').wait_for()
+    page.keyboard.press('End')
+    text = page.locator('.legend', has_text='0 objects of 1.00')
+    text.wait_for()
     page.locator(f'.shown img:not([src="{drawing}"])').nth(1).wait_for()
     # The same prediction: its time is the same.
     assert first.split('·')[1] == text.inner_text().split('·')[1]
@@ -116,8 +123,7 @@ def reach(page, selector, key='Tab'):
 def test_exported_model(page, files):
     send(page, files / 'picture.png')
     page.locator('.legend').wait_for()
-    page.get_by_label('Model').click()
-    page.get_by_role('option', name='exported').click()
+    choose(page, 'exported')
     page.get_by_text('An exported model has no class activation').wait_for()
     button = page.get_by_role('button', name='Receptive field')
     assert button.is_disabled()
