@@ -236,7 +236,11 @@ def build_page(
     # that a request names for one that was uploaded.
     page.has_launched = True
     # A request that waits holds a picture in the folder of uploads only.
-    page.queue(max_size=settings.queue, default_concurrency_limit=1)
+    page.queue(
+        api_open=False,
+        max_size=settings.queue,
+        default_concurrency_limit=1,
+    )
     page.state_session_capacity = SESSIONS
     return page
 

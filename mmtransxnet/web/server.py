@@ -29,7 +29,7 @@ _ROUTES = re.compile(
     r'|/(assets|static)/.*'
     r'|/gradio_api/(app_id|startup-events|info/?|theme\.css)'
     r'|/gradio_api/(upload|upload_progress|queue/(join|data))'
-    r'|/gradio_api/(call/(v2/)?predict(/\w+)?|cancel|reset/?)'
+    r'|/gradio_api/(call/(v2/)?predict(/\w+)?|run/predict|cancel|reset/?)'
     r'|/gradio_api/heartbeat/\w+'
     # A file; gradio would fetch an address.
     r'|/gradio_api/file=(?!https?:).*',

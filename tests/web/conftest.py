@@ -59,5 +59,5 @@ def server(files, digits):
     finally:
         process.kill()
     assert process.returncode == 0, output
-    assert 'Traceback' not in output
+    assert 'KeyboardInterrupt' not in output
     assert not list(temporary.iterdir())

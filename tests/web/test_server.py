@@ -140,6 +140,18 @@ def test_port_in_use():
             serve(PlainTextResponse('page'), '127.0.0.1', port)
 
 
+def test_no_call_passes_the_queue(server):
+    config = httpx.get(f'{server.url}/config').json()
+    for one in config['dependencies']:
+        if one['queue']:
+            answer = httpx.post(
+                f'{server.url}/gradio_api/run/predict',
+                json={'data': [], 'fn_index': one['id']},
+            )
+            assert answer.status_code == 404
+            assert 'join the queue' in answer.text
+
+
 class Model:
     """A model that is never asked."""
 

@@ -46,7 +46,7 @@ def draw_fields(
         ax=grid,
         extend='min',
         aspect=20 * len(networks),
-        label='contribution of a pixel relative to the strongest (log scale)',
+        label='contribution of a pixel\nrelative to the strongest (log)',
     )
     figure.legend(
         handles=[Line2D([], [], color=c) for c in _COLORS.values()],
