@@ -8,7 +8,6 @@ pip install 'mmtransxnet[web]'. See docs/web.md.
 """
 
 import argparse
-import os
 
 # Before torch, for the choice in mmtransxnet.utils.waiting_threads.
 import mmtransxnet  # noqa: F401
@@ -16,6 +15,7 @@ import mmtransxnet  # noqa: F401
 # isort: split
 from mmtransxnet.engine import UserError, report_user_errors
 from mmtransxnet.utils.allocator import keep_freed_memory
+from mmtransxnet.web.folder import own_folder
 from mmtransxnet.web.models import open_models
 from mmtransxnet.web.pictures import find_examples
 
@@ -75,20 +75,20 @@ def serve(args: argparse.Namespace) -> None:
     Raises:
         UserError: A model, a picture or the port cannot be used.
     """
-    # Read when gradio is imported.
-    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
-    try:
-        from mmtransxnet.web.page import Settings, build_page
-        from mmtransxnet.web.server import create_app, own_folder
-        from mmtransxnet.web.server import serve as listen
-    except ImportError as error:
-        raise UserError(f"{error}: pip install 'mmtransxnet[web]'") from error
     keep_freed_memory()
-    models = open_models(args.models, args.device, args.engine)
-    settings = Settings(
-        args.queue, int(args.max_megapixels * 1e6), args.field_size
-    )
     with own_folder() as folder:
+        try:
+            from mmtransxnet.web.page import Settings, build_page
+            from mmtransxnet.web.server import create_app
+            from mmtransxnet.web.server import serve as listen
+        except ImportError as error:
+            raise UserError(
+                f"{error}: pip install 'mmtransxnet[web]'"
+            ) from error
+        models = open_models(args.models, args.device, args.engine)
+        settings = Settings(
+            args.queue, int(args.max_megapixels * 1e6), args.field_size
+        )
         examples = find_examples(args.examples, folder / 'examples')
         page = build_page(models, examples, settings)
         app = create_app(page, int(args.max_mib * 2**20))

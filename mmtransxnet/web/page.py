@@ -4,14 +4,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.data_classes import ImageData
+from gradio import processing_utils
 from PIL import Image
 
 from mmtransxnet.analysis.cam import class_activation
@@ -178,6 +178,10 @@ class Actions:
                 f'the model fails: {type(error).__name__}: {reason}'
             ) from error
 
+    def has(self, model: Any) -> bool:
+        """Whether there is a model of this name."""
+        return isinstance(model, str) and model in self._models
+
     def is_trained(self, model: str) -> bool:
         """Whether the analyses are possible."""
         return self._models[model].inferencer is not None
@@ -230,8 +234,7 @@ def build_page(
     ) as page:
         parts = _lay_out(models, examples, actions)
         _connect(parts, actions)
-    for block in list(page.blocks.values()):
-        _keep_to_its_folder(block, [str(path) for path in examples])
+    _refuse_addresses()
     # Only launch() would set it; without, gradio takes any file of the system
     # that a request names for one that was uploaded.
     page.has_launched = True
@@ -279,9 +282,6 @@ def _lay_out(
                 buttons=[],
                 elem_classes='shown',
             )
-            # The page reads it itself, after its own checks.
-            as_upload = partial(_as_upload, folder=picture.GRADIO_CACHE)
-            setattr(picture, 'preprocess', as_upload)  # noqa: B010
             model = gr.Dropdown(
                 choices,
                 value=choices[0],
@@ -350,10 +350,12 @@ def _connect(parts: _Parts, actions: Actions) -> None:
     )
     predicted = gr.on(
         [parts.picture.change, parts.model.change],
-        actions.predict,
+        partial(_called, actions, parts.picture.GRADIO_CACHE),
         [parts.picture, parts.model, parts.score],
         [parts.found, *shown],
         concurrency_id='model',
+        # Gradio would decode the picture before any check.
+        preprocess=False,
         show_progress_on=[parts.drawing],
         api_name='predict',
     )
@@ -388,6 +390,22 @@ def _connect(parts: _Parts, actions: Actions) -> None:
         )
 
 
+def _called(
+    actions: Actions, folder: str, picture: Any, model: Any, score: Any
+) -> tuple[Any, ...]:
+    """Predict with values that were not checked.
+
+    Raises:
+        gr.Error: A value is wrong.
+    """
+    upload = _as_upload(picture, folder)
+    if not actions.has(model):
+        raise _shown_error('there is no such model')
+    if not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise _shown_error('the minimum score is no number from 0 to 1')
+    return actions.predict(upload, model, score)
+
+
 def _made_visible(analyse: Callable[[Any], Image.Image]) -> Callable:
     """An analysis whose drawing appears once it is there."""
 
@@ -408,7 +426,7 @@ def _for_model(actions: Actions, model: str) -> tuple[Any, ...]:
     )
 
 
-def _as_upload(payload: ImageData | None, folder: str) -> Upload | None:
+def _as_upload(payload: Any, folder: str) -> Upload | None:
     """The picture's file, neither opened nor converted.
 
     Args:
@@ -420,35 +438,23 @@ def _as_upload(payload: ImageData | None, folder: str) -> Upload | None:
     """
     if payload is None:
         return None
-    if payload.path is None or not _is_inside(payload.path, folder):
+    path = payload.get('path') if isinstance(payload, dict) else None
+    if not path or not Path(path).resolve().is_relative_to(
+        Path(folder).resolve()
+    ):
         raise _shown_error(_UPLOAD)
-    name = payload.orig_name or Path(payload.path).name
-    return Upload(payload.path, Path(name).name)
+    name = payload.get('orig_name') or Path(path).name
+    return Upload(path, Path(name).name)
 
 
-def _is_inside(path: str | Path, folder: str) -> bool:
-    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+async def _refuse_address(*_: Any, **__: Any) -> str:
+    raise _shown_error(_UPLOAD)
 
 
-def _keep_to_its_folder(block: Any, examples: Sequence[str]) -> None:
-    """Keep a component from files elsewhere, and from addresses.
+def _refuse_addresses() -> None:
+    """Keep gradio from downloading what a request names by its address.
 
-    Gradio looks for files in the values of all components, copies them to its
-    folder and downloads addresses.
-
-    Args:
-        block: The component.
-        examples: Other files that it may show.
+    It looks for files and addresses in the values of all components.
     """
-    # An attribute of the object: gradio writes a .pyi file beside each module
-    # with a class of a component.
-    move = block.async_move_resource_to_block_cache
-
-    @wraps(move)
-    async def move_file(path: Any) -> str | None:
-        known = path is None or str(path) in examples
-        if not known and not _is_inside(path, block.GRADIO_CACHE):
-            raise _shown_error(_UPLOAD)
-        return await move(path)
-
-    block.async_move_resource_to_block_cache = move_file
+    # Not an attribute of the components: gradio makes new ones for a session.
+    processing_utils.async_ssrf_protected_download = _refuse_address

@@ -1,12 +1,8 @@
 """Serve the page: gradio behind a short list of routes."""
 
-import os
 import re
 import sys
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import gradio as gr
@@ -101,30 +97,6 @@ class Gate:
                 f'more than {most} bytes', 413, {'connection': 'close'}
             )
         return None
-
-
-@contextmanager
-def own_folder() -> Iterator[Path]:
-    """A folder of this process for all files of gradio, removed at the end.
-
-    The components of the page read its name when they are built.
-    """
-    with tempfile.TemporaryDirectory(prefix='mmtransxnet-web-') as name:
-        folder = Path(name)
-        changes = {
-            'GRADIO_TEMP_DIR': str(folder / 'files'),
-            'GRADIO_EXAMPLES_CACHE': str(folder / 'cache'),
-        }
-        before = {key: os.environ.get(key) for key in changes}
-        os.environ.update(changes)
-        try:
-            yield folder
-        finally:
-            for key, value in before.items():
-                if value is None:
-                    del os.environ[key]
-                else:
-                    os.environ[key] = value
 
 
 def create_app(page: gr.Blocks, max_bytes: int) -> Gate:

@@ -60,4 +60,5 @@ def server(files, digits):
         process.kill()
     assert process.returncode == 0, output
     assert 'KeyboardInterrupt' not in output
-    assert not list(temporary.iterdir())
+    assert not list(temporary.glob('mmtransxnet-web-*'))
+    assert not (temporary / 'gradio').exists()

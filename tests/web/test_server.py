@@ -11,8 +11,9 @@ from starlette.testclient import TestClient
 
 from mmtransxnet.deploy import runtime
 from mmtransxnet.utils.errors import UserError
+from mmtransxnet.web.folder import own_folder
 from mmtransxnet.web.page import Settings, build_page
-from mmtransxnet.web.server import create_app, own_folder, serve
+from mmtransxnet.web.server import create_app, serve
 
 
 @pytest.fixture(scope='module')
@@ -83,6 +84,13 @@ def test_failure_in_a_call(client, files):
     assert drawing is None
     assert message in text
     assert data['failed'] == [{'file_name': 'broken.png', 'error': message}]
+
+
+@pytest.mark.parametrize(
+    'values', [('other', 0.4), ('exported', 2), ('exported', 'a')]
+)
+def test_wrong_values_are_refused(server, values):
+    assert call(server, None, *values).startswith('event: error')
 
 
 REFUSED = [
