@@ -40,30 +40,22 @@ def summary(
 
 def next_commands(checkpoint: str, pictures: str) -> str:
     """What to try with the trained model."""
-    name = Path(DETECTOR).stem
+    config = Path(DETECTOR).stem
+    start, web = 'mmtransxnet', f'mmtransxnet web-demo {config} {checkpoint}'
     if Path('tools/demo.py').is_file():
-        python = os.path.relpath(sys.executable)
-        start, config = f'{python} tools/', DETECTOR
-        infer, export = f'{start}infer.py', f'{start}export.py'
-        check = f'{start}dataset/check.py'
-    else:
-        infer, export, check, config = (
-            'mmtransxnet infer',
-            'mmtransxnet export',
-            'mmtransxnet check',
-            name,
-        )
+        start = os.path.join(os.path.dirname(sys.executable), start)
+        start, web = os.path.relpath(start), 'make web'
     return '\n'.join(
         [
-            f'{infer} {config} {checkpoint} {pictures} --out drawn',
-            f'{export} {config} {checkpoint} --out exported',
-            f'{check} {config} --deep',
+            f'{start} infer {config} {checkpoint} {pictures} --out drawn',
+            f'{start} new-config YOUR_DATA --out my_configs/mine.py',
+            f'{web}  # a page to drop pictures on',
         ]
     )
 
 
 def main() -> None:
-    """Build the data, pretrain, train, evaluate, draw."""
+    """Build the data, pretrain, train, evaluate, draw, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--folder', type=Path, default='work_dirs/demo')
     parser.add_argument(
@@ -77,13 +69,13 @@ def main() -> None:
     steps = Steps(folder, args.cfg_options)
     print = steps.console.print
     print(
-        'Four steps, about 8 minutes on two CPU cores: data, pretraining of '
-        'the backbone, training of Mask R-CNN, evaluation. '
+        'Five steps, about 8 minutes on two CPU cores: data, pretraining of '
+        'the backbone, training of Mask R-CNN, evaluation, report. '
         f'All output: {steps.log}',
         soft_wrap=True,
     )
     steps.run(
-        '1/4 data',
+        '1/5 data',
         'dataset/build_digits.py',
         '--root',
         data,
@@ -93,19 +85,19 @@ def main() -> None:
     contact_sheet(data).save(sheet)
     print(f'What the model has to find: {sheet}', soft_wrap=True)
     pretrained = steps.train(
-        '2/4 pretraining',
+        '2/5 pretraining',
         PRETRAINING,
         comes='TransXNet-T learns to tell single digits; 2 min',
     )
     checkpoint = steps.train(
-        '3/4 Mask R-CNN',
+        '3/5 Mask R-CNN',
         DETECTOR,
         f'model.backbone.init_cfg.checkpoint={pretrained}',
         comes='learns to find and outline digits in scenes; 5 min',
     )
     file = folder / 'predictions.pkl'
     metrics = steps.test(
-        '4/4 evaluation',
+        '4/5 evaluation',
         DETECTOR,
         checkpoint,
         '--out',
@@ -116,8 +108,18 @@ def main() -> None:
     predictions = pickle.loads(file.read_bytes())
     picture = folder / 'predictions.png'
     side_by_side(data, predictions).save(picture)
+    page = folder / 'report.html'
+    steps.run(
+        '5/5 report',
+        'report.py',
+        str(folder / Path(DETECTOR).stem),
+        '--out',
+        str(page),
+        comes='a page about the training and its mistakes; 0.3 min',
+    )
     print(summary(metrics, len(predictions), steps.minutes))
     print(f'Ground truth beside predictions: {picture}', soft_wrap=True)
+    print(f'Report, for a browser: {page}', soft_wrap=True)
     print('\nNext, for example:')
     photos = os.path.join(data, 'coco/val')
     print(next_commands(checkpoint, photos), soft_wrap=True)
