@@ -387,6 +387,12 @@ def _rate(made: Decisions, from_scratch: bool) -> None:
     """The rate of a recipe, by the square root of the batch."""
     algorithm, batch = made.algorithm, made['batch']
     config = algorithm.scratch if from_scratch else made.base
+    if config is None:
+        # 8e-4, the digits' rate for narrow heads, made RetinaNet diverge.
+        rate, base_batch = rate_of(made.base)
+        reason = f'that of {made.base} for batches of {base_batch}'
+        made.add('rate', rate, reason)
+        return
     rate, base_batch = rate_of(config)
     scaled = rate * math.sqrt(batch / base_batch)
     reason = (

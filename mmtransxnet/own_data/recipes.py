@@ -27,7 +27,8 @@ class Algorithm:
         task: ``classification``, ``detection`` or ``segmentation``.
         config: Its config below ``configs``, ``{}`` being the arch.
         scratch: The config of a short training from few pictures, for its
-            learning rate.
+            learning rate; None for ``config`` itself, as the digits' rates
+            of detectors are for narrow heads.
         published: Start of the name of its published weights, None if there
             are none.
         new_heads: Names of the weights that depend on the classes.
@@ -40,7 +41,7 @@ class Algorithm:
     title: str
     task: str
     config: str
-    scratch: str
+    scratch: str | None
     published: str | None
     new_heads: tuple[str, ...]
     metric: str
@@ -74,7 +75,7 @@ ALGORITHMS = dict(
         'RetinaNet',
         DETECTION,
         'detection/retinanet_transxnet_{}.py',
-        'detection/retinanet_transxnet_t_digits.py',
+        None,
         'retinanet-{}',
         ('bbox_head.retina_cls.*',),
         'coco/bbox_mAP',
@@ -84,7 +85,7 @@ ALGORITHMS = dict(
         'Mask R-CNN',
         DETECTION,
         'detection/maskrcnn_transxnet_{}.py',
-        'detection/maskrcnn_transxnet_t_digits.py',
+        None,
         'maskrcnn-{}',
         (
             'roi_head.bbox_head.fc_cls.*',
@@ -99,7 +100,7 @@ ALGORITHMS = dict(
         'Cascade Mask R-CNN',
         DETECTION,
         'detection/cascade_maskrcnn_transxnet_{}_ms_3x.py',
-        'detection/maskrcnn_transxnet_t_digits.py',
+        None,
         None,
         (),
         'coco/segm_mAP',
