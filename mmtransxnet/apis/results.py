@@ -88,14 +88,14 @@ class Result:
             ``results``:
 
             - classification: one entry with ``category_id``, ``name``,
-              ``score`` and the ``scores`` of all classes;
+                ``score`` and the ``scores`` of all classes;
             - detection: an entry for each object with ``category_id``,
-              ``name``, ``bbox`` (x, y, width, height in pixels), ``score``
-              and, of a model with masks, ``segmentation`` (COCO's compressed
-              run-length code);
+                ``name``, ``bbox`` (x, y, width, height in pixels), ``score``
+                and, of a model with masks, ``segmentation`` (COCO's
+                compressed run-length code);
             - segmentation: an entry for each class that occurs with
-              ``category_id``, ``name``, ``pixels`` (their number) and
-              ``share`` (of the picture).
+                ``category_id``, ``name``, ``pixels`` (their number) and
+                ``share`` (of the picture).
 
             Of a failed picture ``file_name`` and ``error``, of a frame
             ``frame``.
