@@ -131,6 +131,24 @@ def test_batches_are_used(models, pictures, monkeypatch):
     assert sorted(sizes) == [1, 1, 2, 3]
 
 
+def test_no_picture_is_padded_more_than_alone(models, pictures, monkeypatch):
+    """Padding would change what the detector sees near the edge."""
+    library = models['detector']._library
+    batches = []
+    forward = library.forward
+
+    def noted(data):
+        shapes = [image.shape[-2:] for image in data['inputs']]
+        batches.append([(-(-h // 32), -(-w // 32)) for h, w in shapes])
+        return forward(data)
+
+    monkeypatch.setattr(library, 'forward', noted)
+    list(models['detector'](pictures, batch_size=4))
+    assert max(map(len, batches)) > 1
+    assert len({shape for batch in batches for shape in batch}) > 1
+    assert all(len(set(batch)) == 1 for batch in batches)
+
+
 def test_an_error_in_a_batch_is_one_pictures(models, pictures, monkeypatch):
     model = models['classifier']
     forward = model._library.forward
