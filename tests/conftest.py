@@ -27,16 +27,6 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True)
-def _environment():
-    """Take back variables that a test sets; load_config's data_root does."""
-    before = dict(os.environ)
-    yield
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
-
-
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory):
     """Root of a set of a few pictures; copy it to change it."""

@@ -8,7 +8,8 @@ object that it configures.
 import difflib
 import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +81,9 @@ def load_config(
             the config does not use a data root.
     """
     path = config_path(path)
-    if data_root is not None:
-        os.environ.update(dict.fromkeys(_ROOT_VARIABLES, data_root))
     try:
-        config = Config.fromfile(path)
+        with _data_at(data_root):
+            config = Config.fromfile(path)
     # A config is a program.
     except Exception as error:
         raise UserError(
@@ -98,6 +98,28 @@ def load_config(
         _merge(config, options, path)
     check_counts(config)
     return config
+
+
+@contextmanager
+def _data_at(root: str | None) -> Iterator[None]:
+    """Set the root of the data while a config is read.
+
+    Afterwards the environment is as before: other configs that the process
+    reads have data of their own.
+    """
+    if root is None:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in _ROOT_VARIABLES}
+    os.environ.update(dict.fromkeys(_ROOT_VARIABLES, root))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def config_path(name: str) -> str:

@@ -1,10 +1,11 @@
-"""Configs are found by name, from any folder."""
+"""Configs are found by name, from any folder, each with its own data."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from mmtransxnet.engine.config.loading import config_path
+from mmtransxnet.engine.config.loading import config_path, load_config
 from mmtransxnet.utils.errors import UserError
 from tests.support.paths import ROOT
 
@@ -42,3 +43,16 @@ def test_other_names_are_errors_with_suggestions(tmp_path, monkeypatch, name):
 def test_every_config_has_a_name_of_its_own():
     names = [p.stem for p in ROOT.glob('configs/[!_]*/*.py')]
     assert len(names) == len(set(names)) >= 22
+
+
+def test_the_root_of_the_data_is_of_one_config(monkeypatch):
+    monkeypatch.setenv('COCO_ROOT', 'data of the user')
+    monkeypatch.delenv('DIGITS_ROOT', raising=False)
+    before = dict(os.environ)
+    name = 'retinanet_transxnet_t'
+    assert load_config(name, data_root='elsewhere').data_root == 'elsewhere'
+    assert dict(os.environ) == before
+    assert load_config(name).data_root == 'data of the user'
+    with pytest.raises(UserError):
+        load_config(name, {'nothing': 1}, data_root='elsewhere')
+    assert dict(os.environ) == before
