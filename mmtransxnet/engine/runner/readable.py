@@ -11,7 +11,9 @@ import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 # How the long messages begin; see Runner.__init__ and Runner._log_env.
@@ -33,6 +35,21 @@ class ReadableRunner(Runner):
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_is_short)
         return logger
+
+    def build_visualizer(
+        self, visualizer: Visualizer | dict | None = None
+    ) -> Visualizer:
+        """Build the visualizer, a new one for each run.
+
+        mmengine returns an existing one of the same name, with the files of
+        another run or, of an inferencer, without any: curves would be lost.
+        """
+        if isinstance(visualizer, dict):
+            visualizer = dict(visualizer)
+            name = visualizer.setdefault('name', self._experiment_name)
+            if Visualizer.check_instance_created(name):
+                visualizer['name'] = f'{name}-{self._experiment_name}'
+        return super().build_visualizer(visualizer)
 
 
 class SummaryHook(Hook):
@@ -64,7 +81,10 @@ def _data(runner: Runner) -> str:
         parts.append(f'{len(dataset):,} samples')
     if classes:
         parts.append(f'{len(classes)} classes')
-    batch = getattr(loader, 'batch_size', None)
+    # Of loaders with a batch sampler, as in detection, it is there.
+    batch = loader.batch_size or getattr(
+        loader.batch_sampler, 'batch_size', None
+    )
     if batch:
         processes = get_world_size()
         each = f' x {processes} processes' if processes > 1 else ''
@@ -91,14 +111,21 @@ def _schedule(runner: Runner) -> str:
         length = f'{runner.max_epochs:,} epochs, {length}'
     if runner.iter:
         length += f', resumed after {runner.iter:,}'
-    wrapper: Any = runner.optim_wrapper
-    optimizer = type(getattr(wrapper, 'optimizer', wrapper)).__name__
-    rates = [
+    optimizers = _optimizers(runner.optim_wrapper)
+    names = ', '.join(dict.fromkeys(type(o).__name__ for o in optimizers))
+    rate = max(
         group.get('initial_lr', group['lr'])
-        for group in getattr(wrapper, 'param_groups', [])
-    ]
-    rate = f', learning rate {max(rates):g}' if rates else ''
-    return f'{length}, {optimizer}{rate}'
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+    )
+    return f'{length}, {names}, learning rate {rate:g}'
+
+
+def _optimizers(wrapper: Any) -> list[Any]:
+    """The optimizers of a wrapper, or of a dict of wrappers."""
+    if isinstance(wrapper, OptimWrapperDict):
+        return [optimizer.optimizer for optimizer in wrapper.values()]
+    return [wrapper.optimizer]
 
 
 def _device(model: nn.Module) -> str:
