@@ -187,8 +187,13 @@ def _ends_with(file: PurePosixPath, path: PurePosixPath) -> bool:
 
 
 def _walk(root: Path) -> Iterator[PurePosixPath]:
-    """Files below a folder; links in circles are followed once."""
+    """Files below a folder; links in circles are followed once.
+
+    A link to a folder around the data is left out: it would lead to all that
+    lies beside the data, of ``/`` to the whole disk.
+    """
     seen: set[str] = set()
+    inside = os.path.realpath(root)
     for at, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(at)
         if real in seen:
@@ -198,7 +203,9 @@ def _walk(root: Path) -> Iterator[PurePosixPath]:
         folders[:] = sorted(
             name
             for name in folders
-            if not name.startswith('.') and name != '__MACOSX'
+            if not name.startswith('.')
+            and name != '__MACOSX'
+            and not _leads_out(os.path.join(at, name), inside)
         )
         inner = PurePosixPath(Path(at).relative_to(root).as_posix())
         for name in names:
@@ -206,3 +213,11 @@ def _walk(root: Path) -> Iterator[PurePosixPath]:
                 os.path.join(at, name)
             ):
                 yield inner / name
+
+
+def _leads_out(path: str, inside: str) -> bool:
+    """Whether a link leads to a folder that another folder lies in."""
+    if not os.path.islink(path):
+        return False
+    around = os.path.join(os.path.realpath(path), '')
+    return inside.startswith(around)

@@ -374,6 +374,23 @@ def test_links_in_circles_are_followed_once(tmp_path):
     assert len(read(tmp_path).pictures) == 2
 
 
+@pytest.mark.parametrize('target', ['..', '/'])
+def test_links_to_what_lies_around_the_data_are_not_followed(tmp_path, target):
+    data = tmp_path / 'data'
+    own_data.voc(data, 2)
+    # It would be found by its name, and read.
+    own_data.voc(tmp_path / 'another', 3)
+    (data / 'out').symlink_to(target)
+    assert len(read(data).pictures) == 2
+
+
+def test_links_to_other_folders_are_followed(tmp_path):
+    own_data.voc(tmp_path / 'disk', 2)
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/linked').symlink_to(tmp_path / 'disk')
+    assert len(read(tmp_path / 'data').pictures) == 2
+
+
 def test_yolo_splits_are_those_of_the_yaml(tmp_path):
     own_data.yolo(tmp_path, ('one', 'two'))
     write_text(
