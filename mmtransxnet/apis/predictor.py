@@ -1,6 +1,7 @@
 """Predictions in batches, from pictures that are loaded ahead."""
 
 import copy
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import default_collate, pseudo_collate
+from mmengine.logging import print_log
 
 from mmtransxnet.apis.background import ahead, loading_threads, thread_count
 from mmtransxnet.apis.batches import batch_key, chunks, equal_batches
@@ -21,6 +23,7 @@ from mmtransxnet.apis.tiles import (
     parts_of,
     suppression_threshold,
 )
+from mmtransxnet.utils.errors import in_a_line
 
 _CHUNK = 4
 """Batches of pictures in which equal sizes are looked for."""
@@ -146,6 +149,12 @@ class Predictor:
             if len(batch) == 1:
                 batch[0].error = error
                 return
+            print_log(
+                f'a batch of {len(batch)} failed ({in_a_line(error)}); its '
+                'pictures are predicted one by one',
+                'current',
+                logging.WARNING,
+            )
             for part in batch:
                 self._predict_batch([part])
             return

@@ -166,10 +166,18 @@ def test_an_error_in_a_batch_is_one_pictures(models, pictures, monkeypatch):
         return forward(data)
 
     monkeypatch.setattr(model._library, 'forward', failing)
+    told = []
+    monkeypatch.setattr(
+        'mmtransxnet.apis.predictor.print_log',
+        lambda text, *_: told.append(text),
+    )
     results = list(model(pictures, batch_size=4))
     failed = {r.source.name: r.error for r in results if r.error is not None}
     assert failed.keys() == {'2.png', '3.torn.png'}
     assert failed['2.png'] == 'this one'
+    assert len(told) == 1
+    assert 'failed (RuntimeError: this one' in told[0]
+    assert 'predicted one by one' in told[0]
 
 
 @pytest.mark.parametrize('task', TASKS)
