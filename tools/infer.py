@@ -8,11 +8,8 @@ from pathlib import Path
 import mmtransxnet  # noqa: F401
 
 # isort: split
-import torch
-
 from mmtransxnet.apis import Inferencer, Result
 from mmtransxnet.engine import (
-    UserError,
     add_launcher,
     check_folder,
     closing_process_group,
@@ -22,6 +19,7 @@ from mmtransxnet.engine import (
 )
 from mmtransxnet.engine.config.options import OptionsAction
 from mmtransxnet.utils.allocator import keep_freed_memory
+from mmtransxnet.utils.devices import check_device
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,16 +80,6 @@ def parse_args() -> argparse.Namespace:
     if args.launcher != 'none' and not args.json:
         parser.error('--launcher needs a --json file')
     return args
-
-
-def check_device(name: str | None) -> None:
-    """Check that a device is available."""
-    try:
-        torch.empty(0, device=name)
-    # Without CUDA, torch raises AssertionError.
-    except (AssertionError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f'--device {name}: {reason}') from error
 
 
 class Summary:

@@ -31,16 +31,7 @@ def check_target(out: Path) -> None:
         UserError: It has other things than an exported model, or cannot be
             replaced.
     """
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f'--out {out} is a file, not a folder')
-    if out.is_mount() or out.samefile(Path.cwd()):
-        raise UserError(
-            f'--out {out} is the current folder or a mounted one, which '
-            'cannot be replaced; name a new folder in it'
-        )
-    found = {entry.name for entry in out.iterdir()}
+    found = names_in(out)
     if not found:
         return
     if not _is_export(out / DESCRIPTION):
@@ -55,6 +46,24 @@ def check_target(out: Path) -> None:
             f'export: {", ".join(sorted(others))}; move them or choose '
             'another folder'
         )
+
+
+def names_in(out: Path) -> set[str]:
+    """Names of what would be replaced; none if there is no such folder.
+
+    Raises:
+        UserError: It is no folder, or one that cannot be replaced.
+    """
+    if not out.exists():
+        return set()
+    if not out.is_dir():
+        raise UserError(f'--out {out} is a file, not a folder')
+    if out.is_mount() or out.samefile(Path.cwd()):
+        raise UserError(
+            f'--out {out} is the current folder or a mounted one, which '
+            'cannot be replaced; name a new folder in it'
+        )
+    return {entry.name for entry in out.iterdir()}
 
 
 def _is_export(description: Path) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtransxnet.deploy.folder import DESCRIPTION, unfinished
+from mmtransxnet.deploy.folder import DESCRIPTION, names_in, unfinished
 from mmtransxnet.deploy.metadata import sha256_of
 from mmtransxnet.deploy.runtime import ModelError, checked_file, read_info
 from mmtransxnet.utils.errors import UserError
@@ -199,16 +199,7 @@ def _extract(archive: Path, folder: Path) -> None:
 
 def _check_target(out: Path) -> None:
     """Check that a folder may be written, and what is in it replaced."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f'--out {out} is a file, not a folder')
-    if out.is_mount() or out.samefile(Path.cwd()):
-        raise UserError(
-            f'--out {out} is the current folder or a mounted one, which '
-            'cannot be replaced; name a new folder in it'
-        )
-    found = {entry.name for entry in out.iterdir()}
+    found = names_in(out)
     own = {path.name for path in _page_files()} | {_MODELS} | _FOLDERS
     if found and (found - own or not {_INDEX, _MODELS} <= found):
         raise UserError(
