@@ -1,7 +1,6 @@
 """Export a trained model into a folder that runs without PyTorch."""
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from mmtransxnet.engine import (
     config_parser,
     load_config,
     report_user_errors,
+    temporary_work_dir,
 )
 from mmtransxnet.utils.build import build_model
 from mmtransxnet.weights.matching import match_weights
@@ -140,7 +140,7 @@ def int8_judge(
     from mmtransxnet.deploy.evaluation import evaluate_exported
 
     def judge(folder: Path) -> None:
-        with tempfile.TemporaryDirectory() as work_dir:
+        with temporary_work_dir() as work_dir:
             run = config.copy()
             run.work_dir = work_dir
             got = evaluate_exported(run.copy(), folder, engine='openvino')

@@ -518,6 +518,8 @@ def serve(app: FastAPI, host: str, port: int, limits: Limits) -> None:
         http='h11',  # limits the size of headers
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         ws='none',
+        # uvicorn's default closes the log files of the whole process.
+        log_config=None,
         log_level='warning',
         access_log=False,
         server_header=False,

@@ -36,6 +36,7 @@ from mmtransxnet.engine.runner.distributed import (
     use_fsdp,
 )
 from mmtransxnet.engine.runner.resume import checkpoint_to_load
+from mmtransxnet.engine.runner.temporary import temporary_work_dir
 from mmtransxnet.engine.schedulers import warmup_cosine  # noqa: F401
 from mmtransxnet.utils.errors import UserError, report_user_errors
 
@@ -58,5 +59,6 @@ __all__ = [
     'load_run',
     'report_user_errors',
     'run_parser',
+    'temporary_work_dir',
     'use_fsdp',
 ]

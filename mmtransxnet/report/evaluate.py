@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmtransxnet.engine import build_runner, check_checkpoint
+from mmtransxnet.engine import (
+    build_runner,
+    check_checkpoint,
+    temporary_work_dir,
+)
 from mmtransxnet.report.classifier import ClassifierStudy
 from mmtransxnet.report.detector import DetectorStudy
 from mmtransxnet.report.findings import Findings
@@ -74,7 +77,7 @@ def evaluate(
         UserError: The config has no validation data, the data is incomplete,
             or the checkpoint does not match.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with temporary_work_dir() as folder:
         config = validation_of(config, checkpoint, folder)
         runner = build_runner(config, ['test'])
         check_checkpoint(str(checkpoint), runner.model, 'the config')

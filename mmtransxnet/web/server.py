@@ -150,6 +150,8 @@ def serve(app: Gate, host: str, port: int) -> None:
         host,
         port,
         ws='none',
+        # uvicorn's default closes the log files of the whole process.
+        log_config=None,
         log_level='warning',
         access_log=False,
         server_header=False,

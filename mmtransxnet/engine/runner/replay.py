@@ -4,7 +4,6 @@ The file holds what cannot be recomputed: the weights. The batch of a resumable
 run is a function of seed, rank and iteration.
 """
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from mmtransxnet.engine.hooks.non_finite import FORMAT
 from mmtransxnet.engine.runner.build import build_runner
 from mmtransxnet.engine.runner.loops import Resumable
+from mmtransxnet.engine.runner.temporary import temporary_work_dir
 from mmtransxnet.utils.errors import UserError, in_a_line
 from mmtransxnet.utils.text import first_few
 from mmtransxnet.weights.reader import read_checkpoint
@@ -99,7 +99,7 @@ def replay(record: Mapping[str, Any], config: Config) -> Replay:
         UserError: The data is incomplete, the weights do not match the model,
             or the batch cannot be reloaded.
     """
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    with temporary_work_dir() as folder:
         runner = _build(record, config, folder)
         model: Any = runner.model
         before = [n for n, v in model.state_dict().items() if not _finite(v)]
