@@ -11,9 +11,11 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mmtransxnet.deploy.browser_graph import write_for_browser
 from mmtransxnet.deploy.folder import DESCRIPTION, names_in, unfinished
 from mmtransxnet.deploy.metadata import sha256_of
 from mmtransxnet.deploy.runtime import ModelError, checked_file, read_info
@@ -47,9 +49,14 @@ def write_site(
             are fetched with npm.
 
     Raises:
-        UserError: A model cannot be run in the browser, the engine cannot be
-            fetched, or the folder has something else. Nothing is written.
+        UserError: A model cannot be run in the browser, a package is
+            missing, the engine cannot be fetched, or the folder has something
+            else. Nothing is written.
     """
+    if find_spec('onnx') is None:
+        raise UserError(
+            "onnx is not installed: pip install 'mmtransxnet[export]'"
+        )
     models = [_checked(folder) for folder in exported]
     _check_target(out)
     engine = fetch_runtime() if runtime is None else _with_files(runtime)
@@ -90,8 +97,12 @@ def _copy_models(
     for index, (folder, info, path) in enumerate(models):
         place = f'models/{index}'
         (site / place).mkdir(parents=True)
-        shutil.copyfile(folder / DESCRIPTION, site / place / DESCRIPTION)
-        shutil.copyfile(path, site / place / path.name)
+        file = site / place / path.name
+        write_for_browser(path, file)
+        entry = {**info['files']['onnx'], 'sha256': sha256_of(file)}
+        (site / place / DESCRIPTION).write_text(
+            json.dumps({**info, 'files': {'onnx': entry}}, indent=2), 'utf-8'
+        )
         entries.append({'folder': place, 'title': _title(folder, info)})
     (site / _MODELS).write_text(json.dumps(entries, indent=2), 'utf-8')
 

@@ -14,7 +14,7 @@ from PIL import Image
 from mmtransxnet.deploy import runtime, static_page
 from mmtransxnet.utils.errors import UserError
 from tests.support import tools
-from tests.support.exported import write_exported
+from tests.support.exported import normalised_model, write_exported
 
 TASKS = ('classification', 'detection', 'segmentation')
 
@@ -39,10 +39,13 @@ def folders(tmp_path_factory):
     write_exported(home / 'fixed', 'detection', batch=2, size=(64, 64))
     raw = {'size': 28, 'threshold': 0.5, 'paste': False}
     write_exported(home / 'raw', 'detection', masks=raw, palette=[])
+    write_exported(
+        home / 'normalised', 'classification', model=normalised_model()
+    )
     return home
 
 
-NAMES = (*TASKS, 'fixed', 'raw')
+NAMES = (*TASKS, 'fixed', 'raw', 'normalised')
 
 
 @pytest.fixture(scope='module')
@@ -181,6 +184,17 @@ def test_results_are_those_of_predict(page, folders, tmp_path, name):
                 np.testing.assert_allclose(one[key], value, atol=2e-3)
             else:
                 assert one[key] == value
+
+
+def test_large_pictures_are_normalised_accurately(page, tmp_path):
+    """The engine adds the values of a mean one after another."""
+    path = picture(tmp_path, (1200, 800))
+    pixels = np.asarray(Image.open(path)).astype(np.float64)
+    want = (pixels[0, 0] - pixels.mean()) / np.sqrt(pixels.var() + 1e-5)
+    choose(page, 'normalised')
+    wait(page, 'Ready')
+    (got,) = predicted(page, path)['results']
+    np.testing.assert_allclose(got['scores'], want, atol=1e-5)
 
 
 def test_pixels_are_those_of_opencv_and_pillow(page):

@@ -11,7 +11,7 @@ import json
 import shutil
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper, save
+from onnx import TensorProto, helper, numpy_helper, parser, save
 
 from tests.support.paths import ROOT
 
@@ -190,13 +190,45 @@ def tiny_model(task, batch=None, size=None):
     )
 
 
+NORMALISED = """
+<ir_version: 9, opset_import: ["" : 20]>
+normalised (uint8[batch, height, width, 3] images) => (float[batch, 3] scores)
+<int64[3] flat = {0, 1, -1}, float[1] one = {1}, float[1] zero = {0},
+ int64 first = {0}>
+{
+    pixels = Cast<to = 1>(images)
+    map = Transpose<perm = [0, 3, 1, 2]>(pixels)
+    flattened = Reshape(map, flat)
+    normalised = InstanceNormalization<epsilon = 1e-5>(flattened, one, zero)
+    shape = Shape(map)
+    back = Reshape(normalised, shape)
+    row = Gather<axis = 2>(back, first)
+    scores = Gather<axis = 2>(row, first)
+}
+"""
+
+
+def normalised_model():
+    """A group norm with one group, as torch exports it; of all pixels.
+
+    The scores of the classes are the first pixel's channels.
+    """
+    return parser.parse_model(NORMALISED)
+
+
 def write_exported(
-    folder, task, formats=('onnx',), batch=None, size=None, **changes
+    folder,
+    task,
+    formats=('onnx',),
+    batch=None,
+    size=None,
+    model=None,
+    **changes,
 ):
     """Write a folder as tools/export.py does; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'model.onnx'
-    save(tiny_model(task, batch, size), path)
+    save(model or tiny_model(task, batch, size), path)
     names = {'onnx': 'model.onnx'}
     if 'openvino' in formats:
         import openvino
@@ -219,7 +251,7 @@ def write_exported(
             'height': height,
             'width': width,
             'divisor': 32,
-            'steps': STEPS[task],
+            'steps': STEPS[task] if model is None else [],
         },
         'masks': None,
         'thresholds': {'score': 0.3},
