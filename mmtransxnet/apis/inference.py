@@ -29,6 +29,7 @@ from mmtransxnet.apis.records import check_suffix, open_file
 from mmtransxnet.apis.results import Result, model_info
 from mmtransxnet.apis.shards import Shards, weights_hash
 from mmtransxnet.apis.tiles import check_tile
+from mmtransxnet.deploy import runtime
 from mmtransxnet.deploy.evaluation import SCOPES
 from mmtransxnet.engine.config.loading import load_config
 from mmtransxnet.engine.runner.distributed import decided_by_first, in_all
@@ -454,14 +455,30 @@ def dataset_meta(content: Mapping[str, Any], config: Config) -> dict[str, Any]:
     """Names and colours of the classes: the checkpoint's or the config's."""
     stored = (content.get('meta') or {}).get('dataset_meta')
     if stored:
-        return {name.lower(): value for name, value in stored.items()}
+        return _with_own_colours(
+            {name.lower(): value for name, value in stored.items()}
+        )
     dataset = config.test_dataloader.dataset
     with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
         described = getattr(registry.get(dataset.type), 'METAINFO', {})
     meta = {**described, **(dataset.get('metainfo') or {})}
-    return {
-        name: meta[name] for name in ('classes', 'palette') if name in meta
-    }
+    return _with_own_colours(
+        {name: meta[name] for name in ('classes', 'palette') if name in meta}
+    )
+
+
+def _with_own_colours(meta: dict[str, Any]) -> dict[str, Any]:
+    """Replace the colours if they are those of other classes.
+
+    CocoDataset keeps the colours of COCO's 80 classes for any classes. The
+    first ten are mostly dark blue.
+    """
+    classes, palette = meta.get('classes'), meta.get('palette')
+    if isinstance(classes, str) or isinstance(palette, str):
+        return meta
+    if not classes or palette is None or len(palette) == len(classes):
+        return meta
+    return {**meta, 'palette': runtime.colours(len(classes))}
 
 
 def _error_reason(error: Exception) -> str:

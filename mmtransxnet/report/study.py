@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmtransxnet.deploy import runtime
 from mmtransxnet.report.findings import Example, Findings
 
 EXAMPLES = 6
@@ -105,12 +106,10 @@ class Study(ABC):
 
 def _palette(given: Any, count: int) -> np.ndarray:
     """The data set's colours, or some that differ."""
-    if isinstance(given, list | tuple | np.ndarray) and len(given) >= count:
-        return np.array(given[:count], int).reshape(count, 3)
-    import matplotlib
-
-    colours = matplotlib.colormaps['hsv'](np.arange(count) / max(count, 1))
-    return (np.array(colours)[:, :3] * 255).astype(int)
+    # CocoDataset keeps the colours of COCO's 80 classes for any classes.
+    if isinstance(given, str) or given is None or len(given) != count:
+        given = runtime.colours(count)
+    return np.array(given, int).reshape(count, 3)
 
 
 def name_of(sample: Any, number: int) -> str:

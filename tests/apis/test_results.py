@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from PIL import Image
 from pycocotools import mask as coco
 
 from mmtransxnet.apis import Inferencer
+from mmtransxnet.apis.inference import dataset_meta
+from mmtransxnet.deploy import runtime
 from mmtransxnet.utils.errors import UserError
 from tests.apis.conftest import TASKS
 from tests.support.tiny_configs import DIGITS
@@ -26,6 +29,18 @@ def alone(models, pictures):
 
 def good(results):
     return [result for result in results if result.error is None]
+
+
+@pytest.mark.parametrize(('count', 'own'), [(10, True), (80, False)])
+def test_colours_of_other_classes_are_not_used(count, own):
+    """CocoDataset stores the colours of COCO's classes for any classes."""
+    colours = [(0, 0, i) for i in range(80)]
+    names = tuple(map(str, range(count)))
+    stored = {'CLASSES': names, 'PALETTE': colours}
+    meta = dataset_meta({'meta': {'dataset_meta': stored}}, Config())
+    assert meta['classes'] == names
+    expected = runtime.colours(count) if own else colours
+    assert meta['palette'] == expected
 
 
 def test_classification(alone):

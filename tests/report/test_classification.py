@@ -1,10 +1,14 @@
 """Rates, curves and calibration of hand-made scores; counts of pixels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from mmtransxnet.deploy import runtime
 from mmtransxnet.report import classification, segmentation
+from mmtransxnet.report.classifier import ClassifierStudy
 from mmtransxnet.report.findings import (
     Confusion,
     Curve,
@@ -34,6 +38,16 @@ def test_average_precision_is_that_of_scikit_learn():
     curve = classification.precision_curve('a', scores, truths)
     assert curve.ap == pytest.approx(average_precision_score(truths, scores))
     assert curve.recall[-1] == 1.0
+
+
+def test_colours_of_other_classes_are_not_used():
+    """CocoDataset has the colours of COCO's classes for any classes."""
+    for count, own in ((2, True), (80, False)):
+        colours = [(0, 0, i) for i in range(80)]
+        meta = {'classes': list(map(str, range(count))), 'palette': colours}
+        study = ClassifierStudy(SimpleNamespace(metainfo=meta))
+        expected = runtime.colours(count) if own else colours
+        assert study.palette.tolist() == [list(one) for one in expected]
 
 
 def test_class_without_pictures_has_no_curve():

@@ -4,7 +4,11 @@ data_root = '{{$DIGITS_ROOT:data/digits}}'
 data_remedy = (
     'run tools/dataset/build_digits.py, or export DIGITS_ROOT if it is '
     'elsewhere')
-metainfo = dict(classes=('0', '1', '2', '3', '4', '5', '6', '7', '8', '9'))
+metainfo = dict(
+    classes=('0', '1', '2', '3', '4', '5', '6', '7', '8', '9'),
+    palette=[(230, 25, 75), (60, 180, 75), (255, 225, 25), (67, 99, 216),
+             (245, 130, 49), (145, 30, 180), (66, 212, 244), (240, 50, 230),
+             (191, 239, 69), (250, 190, 212)])
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
