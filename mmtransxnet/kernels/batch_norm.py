@@ -4,8 +4,8 @@ They apply to any batch norm that a config selects (BN, SyncBN, ...), as built
 by mmcv.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -39,16 +39,30 @@ def synchronised_norms(module: nn.Module) -> list[Any]:
     return [norm for norm in norms if type(norm) not in LOCAL_NORMS]
 
 
-@contextmanager
-def _setting(norms: list[Any], **values: Any) -> Iterator[None]:
-    """Set attributes of norms."""
-    before = [{name: getattr(norm, name) for name in values} for norm in norms]
-    for norm in norms:
-        _set(norm, values)
-    try:
-        yield
-    finally:
-        for norm, old in zip(norms, before, strict=True):
+class _Setting:
+    """Set attributes of norms.
+
+    A class, as torch 2.6 cannot compile a context that is a generator.
+
+    Args:
+        norms: The norms.
+        values: Values by the names of the attributes.
+    """
+
+    def __init__(self, norms: list[Any], **values: Any) -> None:
+        self._norms, self._values = norms, values
+        self._before: list[dict[str, Any]] = []
+
+    def __enter__(self) -> None:
+        self._before = [
+            {name: getattr(norm, name) for name in self._values}
+            for norm in self._norms
+        ]
+        for norm in self._norms:
+            _set(norm, self._values)
+
+    def __exit__(self, *error: Any) -> None:
+        for norm, old in zip(self._norms, self._before, strict=True):
             _set(norm, old)
 
 
@@ -66,7 +80,7 @@ def no_statistics_update(module: nn.Module) -> AbstractContextManager:
     """
     # SyncBN requires a counter; a copy counts the recomputation.
     spare = torch.tensor(0)
-    return _setting(
+    return _Setting(
         training_norms(module), momentum=0.0, num_batches_tracked=spare
     )
 
@@ -82,7 +96,7 @@ def _statistics_for(module: nn.Module, x: Tensor) -> AbstractContextManager:
     """
     if x.numel() > x.size(1) or not module.training or _waits(module):
         return nullcontext()
-    return _setting(training_norms(module), training=False)
+    return _Setting(training_norms(module), training=False)
 
 
 def _waits(module: nn.Module) -> bool:

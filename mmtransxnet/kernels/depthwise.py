@@ -149,7 +149,8 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x,
         weight,
         bias,
-        padding=weight.size(-1) // 2,
+        # A number alone is lost in traces of torch 2.7 and older.
+        padding=[weight.size(-1) // 2] * 2,
         groups=weight.size(0),
     )
 
@@ -218,11 +219,14 @@ def _add_merged(
     return _DepthwiseConv.apply(x, bias, True, *weights)
 
 
-def _conv_with_residual(conv: Any, x: Tensor) -> Any:
+def _convolve(conv: Any, x: Tensor) -> Any:
     """Convolve with the residual included in the kernel, if there is one."""
-    if not conv.residual or not _is_merged(x):
+    if not settings_of(x).fast_depthwise:
         return NotImplemented
-    return _add_merged(x, [conv.weight], [conv.bias])
+    if conv.residual and _is_merged(x):
+        return _add_merged(x, [conv.weight], [conv.bias])
+    out = _depthwise_fast(x, conv.weight, conv.bias)
+    return x + out if conv.residual else out
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -252,10 +256,10 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         self.residual = residual
 
-    @computed_by(_conv_with_residual)
+    @computed_by(_convolve)
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``(B, C, H, W)``; see :func:`depthwise_conv2d`."""
-        out = depthwise_conv2d(x, self.weight, self.bias)
+        out = self._conv_forward(x, self.weight, self.bias)
         return x + out if self.residual else out
 
     def extra_repr(self) -> str:

@@ -20,6 +20,7 @@ from mmtransxnet.kernels.act_norm_conv import (
 from mmtransxnet.kernels.batch_norm import (
     no_statistics_update,
     synchronised_norms,
+    training_norms,
 )
 from mmtransxnet.kernels.depthwise import must_be_called
 from mmtransxnet.kernels.formula import has_kernel, in_place_of
@@ -27,6 +28,9 @@ from mmtransxnet.kernels.layer_scale import scale_and_shift
 from mmtransxnet.kernels.settings import PLAIN, settings_of
 
 MODES = ('off', 'on', 'auto')
+
+# Before 2.9, compiled steps update the statistics of recomputed norms twice.
+_COUNTS_TWICE = torch.__version__ < '2.9'
 
 
 def recompute(
@@ -87,7 +91,11 @@ def _run_checkpointed(
     # a single sample is normalised with running statistics, which have moved
     # on when the backward pass reads them; and norms that synchronise with
     # other processes must not run twice.
-    if inputs[0].size(0) == 1 or synchronised_norms(module):
+    if (
+        inputs[0].size(0) == 1
+        or synchronised_norms(module)
+        or (_COUNTS_TWICE and training_norms(module))
+    ):
         return compute(*inputs)
     return checkpoint(compute, *inputs, use_reentrant=False)
 

@@ -202,7 +202,7 @@ class TransXNet(PretrainedModule):
         for stage in range(self.out_indices[-1] + 1):
             x = self.forward_stage(stage, x)
             if stage in self.out_indices:
-                outputs.append(self.get_submodule(output_norm_name(stage))(x))
+                outputs.append(getattr(self, output_norm_name(stage))(x))
         return tuple(outputs)
 
     def forward_stage(self, stage: int, x: Tensor) -> Tensor:
