@@ -75,9 +75,35 @@ def run_trials(
             return
         result = work(trial)
         records.append(dict(trial=trial, result=result))
-        text = ''.join(json.dumps(record) + '\n' for record in records)
-        write_safely(path, text.encode(), 'start again')
+        _write(path, records)
         report(f'{number}/{len(todo)} {_in_words(trial)}: {_in_words(result)}')
+
+
+def result_of(
+    trial: Trial, path: Path, work: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """The result of a trial: from a file, or measured and added to it.
+
+    Args:
+        trial: The trial.
+        path: The file, a record in a line.
+        work: Runs the trial and returns its result.
+
+    Raises:
+        UserError: As :func:`run_trials`.
+    """
+    records = read_records(path)
+    for record in records:
+        if record['trial'] == trial:
+            return record['result']
+    result = work()
+    _write(path, [*records, dict(trial=trial, result=result)])
+    return result
+
+
+def _write(path: Path, records: Sequence[Record]) -> None:
+    text = ''.join(json.dumps(record) + '\n' for record in records)
+    write_safely(path, text.encode(), 'start again')
 
 
 def describe() -> dict[str, str]:
