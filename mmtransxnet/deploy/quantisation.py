@@ -45,7 +45,13 @@ def quantise(model: Any, calibration: Sequence[Arrays]) -> Any:
 
 # Products of attention, pooling and position tables; IDConv with any batch;
 # rows of position tables.
-_PRECISE = ('MatMul', 'Softmax', 'TensorIterator', 'Gather')
+_PRECISE = (
+    'ScaledDotProductAttention',
+    'MatMul',
+    'Softmax',
+    'TensorIterator',
+    'Gather',
+)
 
 
 def _kept_precise(model: Any) -> list[str]:

@@ -3,7 +3,8 @@
 It is derived from the folded network. What differs from it: the position
 tables are resized and the maps pooled in the graph by products with matrices
 that the graph computes; IDConv's predictor runs once; the kernels of the
-samples are a custom operator where the batch is dynamic.
+samples are a custom operator where the batch is dynamic; norms, attention and
+the order of dimensions have the form that OpenVINO computes fastest.
 """
 
 from typing import Any
@@ -12,8 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmtransxnet.deploy.graphs.layers import (
+    depthwise,
+    norm_and_ffn,
+    norm_of,
+    pointwise,
+)
 from mmtransxnet.deploy.graphs.operators import conv_per_sample, grouped_conv
-from mmtransxnet.deploy.graphs.resampling import bin_averages, resize_table
+from mmtransxnet.deploy.graphs.resampling import (
+    bin_averages,
+    resize_table,
+    with_border,
+)
 from mmtransxnet.models.inference_form import (
     FoldedBlock,
     FoldedMixer,
@@ -56,6 +67,8 @@ class DeployIDConv(nn.Module):
             rows: Averages over rows ``(K + 1, H)``, see :func:`all_averages`.
             columns: Averages over columns ``(K + 1, W)``.
         """
+        # In one order of memory for both; OpenVINO would copy it twice.
+        x = x.flatten(2).unflatten(2, x.shape[2:])
         pooled = rows @ (x @ columns.mT)
         scores = self.proj(pooled).unflatten(1, (self.num_groups, -1))
         mixed = (scores.softmax(dim=1) * self.learned).sum(dim=1)
@@ -84,39 +97,34 @@ class DeployOSRA(nn.Module):
         q: Any = osra.q
         kv: Any = osra.kv
         scale = (q.out_channels // osra.num_heads) ** -0.5
-        self.q = _pointwise(q.weight * scale, q.bias * scale)
+        self.q = pointwise(q.weight * scale, q.bias * scale)
         keys, values = kv.weight.chunk(2)
         key_bias, value_bias = kv.bias.chunk(2)
-        self.k = _pointwise(keys, key_bias)
-        self.v = _pointwise(values, value_bias)
+        self.k = pointwise(keys, key_bias)
+        self.v = pointwise(values, value_bias)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """``(B, heads * D, H, W)`` to ``(B, heads, D, H * W)``."""
-        return x.flatten(2).unflatten(1, (self.num_heads, -1))
+    def _tokens(self, x: Tensor) -> Tensor:
+        """``(B, heads * D, H, W)`` to ``(B, H * W, heads, D)``."""
+        x = x.permute(0, 2, 3, 1).flatten(1, 2)
+        return x.unflatten(2, (self.num_heads, -1))
 
     def forward(self, x: Tensor, pos_bias: Tensor) -> Tensor:
         """Attend globally.
 
         Args:
             x: Feature map ``(B, c, H, W)``.
-            pos_bias: Position bias ``(1, heads, Nq, Nk)``.
+            pos_bias: Position bias ``(heads, Nq, Nk)``.
 
         Returns:
             Feature map ``(B, c, H, W)``.
         """
         reduced = self.local_conv(self.sr(x))
-        q = self._heads(self.q(x))
-        k, v = self._heads(self.k(reduced)), self._heads(self.v(reduced))
-        weights = (q.mT @ k + pos_bias).softmax(dim=-1)
-        return (weights @ v.mT).mT.reshape(x.shape)
-
-
-def _pointwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A 1x1 convolution with these values."""
-    conv = nn.Conv2d(weight.size(1), weight.size(0), 1)
-    conv.weight = nn.Parameter(weight.contiguous())
-    conv.bias = nn.Parameter(bias.contiguous())
-    return conv
+        q = self._tokens(self.q(x)).permute(0, 2, 1, 3)
+        k = self._tokens(self.k(reduced)).permute(0, 2, 3, 1)
+        v = self._tokens(self.v(reduced)).permute(0, 2, 1, 3)
+        out = (q @ k + pos_bias).softmax(dim=-1) @ v
+        out = out.permute(0, 2, 1, 3).flatten(2)
+        return out.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 class DeployMixer(nn.Module):
@@ -133,7 +141,7 @@ class DeployMixer(nn.Module):
         self.global_unit = DeployOSRA(mixer.global_unit)
         self.proj = mixer.proj
         self.expand = mixer.expand
-        self.scale = mixer.scale
+        self.scale = depthwise(mixer.scale)
 
     def forward(self, shortcut: Tensor, x: Tensor, stage: Any) -> Tensor:
         """Mix tokens of ``(B, C, H, W)`` and add them to the shortcut."""
@@ -146,7 +154,7 @@ class DeployMixer(nn.Module):
             ),
             dim=1,
         )
-        return shortcut + x * self.scale + self.expand(self.proj(x))
+        return shortcut + self.scale(x) + self.expand(self.proj(x))
 
 
 class DeployBlock(nn.Module):
@@ -160,11 +168,10 @@ class DeployBlock(nn.Module):
     def __init__(self, block: FoldedBlock, batch: int | None) -> None:
         super().__init__()
         self.pos_embed = block.pos_embed
-        self.norm1 = block.norm1
+        self.norm1 = norm_of(block.norm1)
         mixer: Any = block.token_mixer
         self.token_mixer = DeployMixer(mixer, batch)
-        self.norm2 = block.norm2
-        self.mlp = block.mlp
+        self.norm2, self.mlp = norm_and_ffn(block.norm2, block.mlp)
 
     def forward(self, x: Tensor, stage: Any) -> Tensor:
         """Transform ``(B, C, H, W)``."""
@@ -185,7 +192,7 @@ class DeployStage(nn.Module):
     def __init__(self, stage: Any, table: Tensor, batch: int | None) -> None:
         super().__init__()
         self.sr_ratio = stage.sr_ratio
-        self.table = nn.Parameter(table)
+        self.table = nn.Parameter(with_border(table[0]))
         self.blocks = nn.ModuleList(DeployBlock(b, batch) for b in stage)
         self.kernel_size: int = stage[0].token_mixer.local_unit.kernel_size
 
@@ -198,7 +205,7 @@ class DeployStage(nn.Module):
         shared = (
             all_averages(height, self.kernel_size, x),
             all_averages(width, self.kernel_size, x),
-            resize_table(self.table, height * width, num_k),
+            resize_table(self.table, height, width, num_k),
         )
         for block in self.blocks:
             x = block(x, shared)
@@ -248,7 +255,7 @@ class DeployBackbone(nn.Module):
         )
         self.norms = nn.ModuleDict(
             {
-                str(i): folded.get_submodule(output_norm_name(i))
+                str(i): norm_of(folded.get_submodule(output_norm_name(i)))
                 for i in self.out_indices
             }
         )

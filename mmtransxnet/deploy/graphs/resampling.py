@@ -5,10 +5,11 @@ integers, so that an engine that computes in bfloat16 does not round them.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# Coefficient of torch's bicubic interpolation.
-_A = -0.75
+# Inputs on either side that an output at the border reaches beyond it.
+_BORDER = 2
 
 
 def bin_averages(length: int, bins: int, like: Tensor) -> Tensor:
@@ -31,65 +32,103 @@ def bin_averages(length: int, bins: int, like: Tensor) -> Tensor:
     return inside.to(like.dtype) / (stop - start).to(like.dtype)
 
 
-def bicubic_taps(
-    num_in: int, num_out: int, like: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The four inputs of each output of a bicubic resize along an axis.
+def bicubic_weights(
+    output: Tensor, input_: Tensor, num_in: int, num_out: int, like: Tensor
+) -> Tensor:
+    """Weights of a bicubic resize along an axis.
 
-    As ``F.interpolate(mode='bicubic', align_corners=False)`` has them.
+    As ``F.interpolate(mode='bicubic', align_corners=False)`` has them. Beyond
+    the border, it repeats the input there.
 
     Args:
+        output: Indices of outputs.
+        input_: Indices of inputs, from -2 to ``num_in + 1``.
         num_in: Number of inputs.
         num_out: Number of outputs.
         like: A tensor of the type of the weights.
 
     Returns:
-        Four tensors of indices ``(num_out,)``, and four of weights.
+        Weights of the broadcast shape of the indices; zeros for inputs that an
+        output does not depend on.
     """
-    out = torch.arange(num_out, device=like.device)
-    # (out + 0.5) num_in / num_out - 0.5, its floor and its fraction.
-    doubled = (2 * out + 1) * num_in - num_out
-    # Shifted by one input: a floor of positive numbers is a division.
-    centre = (doubled + 2 * num_out) // (2 * num_out) - 1
-    rest = doubled - centre * 2 * num_out
-    t = rest.to(like.dtype) / (2 * num_out)
-    weights = [_outer(t + 1), _inner(t), _inner(1 - t), _outer(2 - t)]
-    rows = [(centre + i).clamp(0, num_in - 1) for i in (-1, 0, 1, 2)]
-    return rows, weights
+    # (output + 0.5) num_in / num_out - 0.5 - input.
+    doubled = (2 * output + 1) * num_in - (2 * input_ + 1) * num_out
+    distance = doubled.to(like.dtype).abs() / (2 * num_out)
+    # torch's two cubics, of distances up to 1 and up to 2, as one: the second
+    # is 0.75 (a - 1) a^2, the first has -2 (a - 1)^3 in addition.
+    a = (2 - distance).relu()
+    b = a - 1
+    c = b.relu()
+    return 0.75 * b * a * a - 2 * c * c * c
 
 
-def _inner(x: Tensor) -> Tensor:
-    """Weight at a distance x up to 1."""
-    return ((_A + 2) * x - (_A + 3)) * x * x + 1
+def with_border(table: Tensor) -> Tensor:
+    """Repeat the first and the last column of a table.
+
+    Args:
+        table: Table ``(heads, rows, columns)``.
+
+    Returns:
+        Table ``(heads, rows, columns + 4)``, for :func:`resize_table`.
+    """
+    return F.pad(table, (_BORDER, _BORDER), mode='replicate')
 
 
-def _outer(x: Tensor) -> Tensor:
-    """Weight at a distance x from 1 to 2."""
-    return ((x - 5) * x + 8) * x * _A - 4 * _A
+def resize_columns(table: Tensor, num_out: int) -> Tensor:
+    """Resize ``(heads, rows, columns + 4)`` to ``(heads, rows, num_out)``."""
+    num_in = table.size(2) - 2 * _BORDER
+    output = torch.arange(num_out, device=table.device)
+    input_ = torch.arange(-_BORDER, num_in + _BORDER, device=table.device)
+    weights = bicubic_weights(
+        output, input_[:, None], num_in, num_out, like=table
+    )
+    return table @ weights
 
 
-def resize_rows(table: Tensor, num_out: int) -> Tensor:
-    """Resize ``(heads, rows, columns)`` to another number of rows."""
-    rows, weights = bicubic_taps(table.size(1), num_out, table)
-    parts = [
-        table.index_select(1, row) * weight[:, None]
-        for row, weight in zip(rows, weights, strict=True)
-    ]
-    return parts[0] + parts[1] + parts[2] + parts[3]
+def resize_rows(table: Tensor, height: int, width: int) -> Tensor:
+    """Resize the rows, which are the positions of a map.
+
+    The positions of one row of the map depend on few rows of the table, next
+    to each other: a small product for each row of the map.
+
+    Args:
+        table: Table ``(heads, rows, columns)``.
+        height: Rows of the map.
+        width: Columns of the map.
+
+    Returns:
+        Table ``(heads, height * width, columns)``.
+    """
+    heads, num_in, columns = table.shape
+    num_out = height * width
+    start = torch.arange(height, device=table.device)[:, None] * width
+    # The first row that the first position depends on: the floor of its
+    # place in the table less 1, which is at least -2.
+    first = ((2 * start + 1) * num_in + num_out) // (2 * num_out) - 2
+    # From there to that of the last position, and its four rows.
+    window = (width - 1) * num_in // num_out + 5
+    used = first + torch.arange(window, device=table.device)
+    output = start + torch.arange(width, device=table.device)
+    weights = bicubic_weights(
+        output[..., None], used[:, None], num_in, num_out, like=table
+    )
+    rows = table.index_select(1, used.clamp(0, num_in - 1).flatten())
+    rows = rows.reshape(heads, height, window, columns)
+    return (weights @ rows).reshape(heads, num_out, columns)
 
 
-def resize_table(table: Tensor, num_q: int, num_k: int) -> Tensor:
+def resize_table(table: Tensor, height: int, width: int, num_k: int) -> Tensor:
     """Resize a position table, as the published network does.
 
     The columns first: they are few, so nearly all work is that of the rows.
 
     Args:
-        table: Table ``(1, heads, Nq0, Nk0)``.
-        num_q: Number of queries Nq.
+        table: Table ``(heads, Nq0, Nk0 + 4)``, see :func:`with_border`.
+        height: Rows of the map of the queries H.
+        width: Its columns W.
         num_k: Number of keys Nk.
 
     Returns:
-        Table ``(1, heads, Nq, Nk)``.
+        Table ``(heads, H W, Nk)``.
     """
-    columns = resize_rows(table[0].mT, num_k)
-    return resize_rows(columns.mT, num_q)[None]
+    return resize_rows(resize_columns(table, num_k), height, width)

@@ -8,7 +8,11 @@ from torch import nn
 from mmtransxnet.deploy.graphs import deploy_form
 from mmtransxnet.deploy.graphs.backbone import DeployBackbone
 from mmtransxnet.deploy.graphs.operators import conv_per_sample
-from mmtransxnet.deploy.graphs.resampling import bin_averages, resize_table
+from mmtransxnet.deploy.graphs.resampling import (
+    bin_averages,
+    resize_table,
+    with_border,
+)
 from mmtransxnet.utils.errors import UserError
 from tests.support.compare import assert_all_close
 from tests.support.deploy import pictures, short_model
@@ -53,13 +57,23 @@ def test_averages(length, bins):
     torch.testing.assert_close(matrix @ x, expected)
 
 
-@pytest.mark.parametrize('size', [(256, 64), (200, 4), (640, 91), (1, 1)])
-def test_table(size):
+@pytest.mark.parametrize(
+    ('height', 'width', 'num_k'),
+    [
+        (16, 16, 64),
+        (20, 10, 4),
+        (40, 16, 91),
+        (3, 5, 300),
+        (7, 1, 3),
+        (1, 7, 16),
+        (1, 1, 1),
+    ],
+)
+def test_table(height, width, num_k):
     table = make_input(3, (1, 2, 256, 16))
-    expected = F.interpolate(table, size, mode='bicubic')
-    torch.testing.assert_close(
-        resize_table(table, *size), expected, atol=1e-4, rtol=0
-    )
+    expected = F.interpolate(table, (height * width, num_k), mode='bicubic')
+    resized = resize_table(with_border(table[0]), height, width, num_k)
+    torch.testing.assert_close(resized, expected[0], atol=1e-4, rtol=0)
 
 
 def test_kernel_of_each_sample():
