@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -134,11 +135,11 @@ def table(results: list[dict[str, Any]]) -> Table:
 def main() -> None:
     """Measure, reporting user errors in one line."""
     args = parse_args()
-    with report_user_errors():
-        run(args)
+    with report_user_errors(), TemporaryDirectory() as graphs:
+        run(args, Path(graphs))
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace, graphs: Path) -> None:
     """Measure, print, write the figures and draw them."""
     torch.set_num_threads(args.threads)
     console = Console()
@@ -162,6 +163,7 @@ def run(args: argparse.Namespace) -> None:
                 not args.no_memory,
                 args.keep_memory,
                 peaks,
+                graphs,
             )
             results = measure(args.cases, setting, show_progress)
             if not results:  # such as folded cases in training

@@ -4,6 +4,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -214,13 +215,28 @@ class Case:
             model.set_grad_checkpointing()
         return model
 
-    def work(self, shape: Shape, mode: str, device: str) -> Callable:
-        """Return the function to time: a forward pass or a training step."""
+    def work(
+        self,
+        shape: Shape,
+        mode: str,
+        device: str,
+        graphs: Path | None = None,
+    ) -> Callable:
+        """Return the function to time: a forward pass or a training step.
+
+        Args:
+            shape: Batch of images.
+            mode: ``inference`` or ``training``.
+            device: ``cpu`` or ``cuda``.
+            graphs: Folder in which the cases of a model share its exported
+                graph.
+        """
         if self.engine:
             size = (shape.batch, shape.height, shape.width)
             precision = 'int8' if 'int8' in self.forms else self.precision
             model = self._plain(shape).eval()
-            return work_of(model, self.engine, precision, size)
+            graph = None if graphs is None else graphs / f'{self.model}.onnx'
+            return work_of(model, self.engine, precision, size, graph)
         model = self.build(shape, mode, device)
         image = torch.randn(
             shape.batch, 3, shape.height, shape.width, device=device

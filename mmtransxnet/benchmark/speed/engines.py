@@ -25,6 +25,7 @@ _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
 _CALIBRATION_PICTURES = 4
+_CALIBRATION_SIZE = (224, 224)
 """Enough for speed, which does not depend on the values."""
 
 
@@ -59,6 +60,7 @@ def work_of(
     engine: str,
     precision: str,
     shape: tuple[int, int, int],
+    graph: Path | None = None,
 ) -> Callable[[], Any]:
     """A function that runs an exported backbone, as exported by default.
 
@@ -67,8 +69,9 @@ def work_of(
         engine: A name in ``ENGINES``.
         precision: ``fp32``, ``bf16`` or ``int8``.
         shape: Number of images, height and width.
+        graph: File of the graph in ONNX; written if it does not exist.
     """
-    source = Source(Features(backbone).eval())
+    source = _source(backbone, graph)
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (*shape, 3)).astype(np.uint8)
     threads = torch.get_num_threads()
@@ -82,10 +85,24 @@ def work_of(
     check_formats(['openvino'], 'int8' if precision == 'int8' else 'fp32')
     model = converted(source)
     if precision == 'int8':
-        pictures = draw.integers(
-            0, 256, (_CALIBRATION_PICTURES, 1, *shape[1:], 3)
-        ).astype(np.uint8)
+        size = (_CALIBRATION_PICTURES, 1, *_CALIBRATION_SIZE, 3)
+        pictures = draw.integers(0, 256, size).astype(np.uint8)
         model = quantise(model, [{'images': picture} for picture in pictures])
     hint = 'bf16' if precision == 'bf16' else 'f32'
     request = compiled_for(model, hint, threads).create_infer_request()
     return lambda: request.infer({'images': images})
+
+
+def _source(backbone: Any, graph: Path | None) -> Source:
+    """The graph of a backbone, from its file if there is one.
+
+    Tracing takes a minute.
+    """
+    import onnx
+
+    source = Source(Features(backbone).eval())
+    if graph is not None and graph.exists():
+        source.onnx_model = onnx.load(graph)
+    elif graph is not None:
+        source.save_onnx(graph)
+    return source

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ class Setting:
             :func:`~mmtransxnet.utils.allocator.keep_freed_memory`; not while
             peak memory is measured.
         peaks: FLOP/s of a matrix product by precision.
+        graphs: Folder of exported graphs, see :meth:`Case.work`.
     """
 
     shape: Shape
@@ -74,13 +76,14 @@ class Setting:
     memory: bool
     keep_memory: bool
     peaks: dict[str, float]
+    graphs: Path | None = None
 
     def __str__(self) -> str:
         return f'{self.mode} {self.shape}'
 
     def work_of(self, case: Case) -> Work:
         """The function to measure."""
-        return case.work(self.shape, self.mode, self.device)
+        return case.work(self.shape, self.mode, self.device, self.graphs)
 
 
 def measure(
