@@ -21,7 +21,8 @@ class Norm(nn.Module):
     def __init__(self, norm: nn.GroupNorm, affine: bool) -> None:
         super().__init__()
         self.eps = norm.eps
-        self.weight = self.bias = None
+        self.weight: nn.Parameter | None = None
+        self.bias: nn.Parameter | None = None
         if affine and norm.affine:
             self.weight = nn.Parameter(norm.weight[:, None, None].clone())
             self.bias = nn.Parameter(norm.bias[:, None, None].clone())
@@ -31,7 +32,9 @@ class Norm(nn.Module):
         x = x - x.mean(dim=(1, 2, 3), keepdim=True)
         variance = (x * x).mean(dim=(1, 2, 3), keepdim=True)
         x = x / (variance + self.eps).sqrt()
-        return x if self.weight is None else x * self.weight + self.bias
+        if self.weight is None or self.bias is None:
+            return x
+        return x * self.weight + self.bias
 
 
 def norm_of(norm: nn.Module) -> nn.Module:
@@ -64,7 +67,8 @@ def norm_and_ffn(norm: Any, ffn: Any) -> tuple[nn.Module, nn.Module]:
         return form, ffn
     if form.weight is None:
         return form, ffn
-    for branch in ffn.branches:
+    branches: Any = ffn.branches
+    for branch in branches:
         expand = branch[0].conv
         weight = expand.weight
         bias = weight.flatten(1) @ norm.bias
