@@ -91,9 +91,11 @@ def _recognise(folder: Folder, task: str | None) -> tuple[Layout, str]:
     found = fitting or found
     if len(found) > 1:
         several = ', and '.join(f'{row.kind} ({why})' for row, why in found)
+        tasks = {row.tasks for row, _ in found}
         raise UserError(
             f'{folder.root} has several annotations: {several}: keep one of '
-            'them in the folder, or choose by --task'
+            'them in the folder'
+            + (', or choose by --task' if len(tasks) > 1 else '')
         )
     if found:
         return found[0]

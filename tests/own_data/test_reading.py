@@ -159,6 +159,72 @@ def test_header_names_of_a_csv_are_tolerant(tmp_path, header):
     assert boxes_of(collection.pictures[0]) == BOXES
 
 
+def _rewrite(root, change):
+    """Change the lines of a CSV of boxes."""
+    path = own_data.csv_boxes(root) / 'boxes.csv'
+    lines = change(path.read_text().splitlines())
+    path.write_text('\n'.join(lines))
+    return read(root)
+
+
+def test_a_csv_needs_no_header(tmp_path):
+    collection = _rewrite(tmp_path, lambda lines: lines[1:])
+    assert [boxes_of(p) for p in collection.pictures] == [BOXES] * 6
+    assert 'boxes.csv has no header' in collection.reasons[0]
+    # The first picture is background.
+    collection = _rewrite(tmp_path, lambda lines: ['0.jpg,,,,,', *lines[3:]])
+    assert [len(p.objects) for p in collection.pictures] == [0, *[2] * 5]
+    with pytest.raises(UserError, match='but a CSV of boxes begins'):
+        _rewrite(tmp_path, lambda lines: ['0.jpg,1,2,x,4,cat', *lines[2:]])
+
+
+def test_decimal_commas_between_semicolons(tmp_path):
+    def change(lines):
+        lines = [line.replace(',', ';') for line in lines]
+        return [line.replace(';4;', ';4,5;') for line in lines]
+
+    collection = _rewrite(tmp_path, change)
+    moved = {**BOXES, 'cat': (4.5, *BOXES['cat'][1:])}
+    assert [boxes_of(p) for p in collection.pictures] == [moved] * 6
+    # Between commas this may be a thousand.
+    collection = _rewrite(
+        tmp_path,
+        lambda lines: [row.replace(',4,', ',"4,5",') for row in lines],
+    )
+    assert collection.dropped == {'box that is not four numbers': 6}
+
+
+def test_zeros_in_a_csv_are_no_box(tmp_path):
+    collection = _rewrite(
+        tmp_path, lambda lines: [*lines[:-2], '5.jpg,0,0,0,0,']
+    )
+    assert [len(p.objects) for p in collection.pictures] == [*[2] * 5, 0]
+    assert not collection.dropped
+
+
+def test_columns_of_a_csv_that_are_chosen(tmp_path):
+    """Splits in a column, and one of two columns with a class."""
+
+    def change(lines):
+        header, *rows = lines
+        rows = [
+            f'{row},pet,{"train" if row[0] < "4" else "Validation"}'
+            for row in rows
+        ]
+        rows[0] = rows[0].replace('train', 'test')
+        return [f'{header},class,split', *rows]
+
+    collection = _rewrite(tmp_path, change)
+    assert collection.classes == ('cat', 'dog')
+    assert any(
+        'column label, not of class' in text for text in collection.reasons
+    )
+    splits = [p.split for p in collection.pictures]
+    assert splits == ['test', *['train'] * 3, *['val'] * 2]
+    reason = 'second split of a picture (the first is kept)'
+    assert collection.dropped == {reason: 1}
+
+
 def test_difficult_objects_are_kept_and_said(tmp_path):
     own_data.voc(tmp_path, 1)
     xml = own_data.voc_xml('0.jpg').replace('<difficult>0', '<difficult>1')
