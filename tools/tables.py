@@ -2,7 +2,8 @@
 
 A table is between `<!-- table: NAME -->` and `<!-- end -->`; NAME is a folder
 of configs/, `digits`, or a table of docs/benchmarks (`speed`,
-`speed_summary`, `speed_details`, `formats`, `claims`, `small_data`).
+`speed_summary`, `speed_details`, `formats`, `claims`, `own_data`,
+`small_data`).
 """
 
 import argparse
@@ -16,6 +17,7 @@ import yaml
 
 from mmtransxnet.benchmark.experiments.results import (
     claims_table,
+    own_data_table,
     small_data_table,
 )
 from mmtransxnet.benchmark.formats import formats_table
@@ -30,6 +32,7 @@ PAGES = [
     'docs/performance.md',
     'docs/export.md',
     'docs/claims.md',
+    'docs/own_data.md',
     'docs/small_data.md',
     *(
         f'configs/{task}/README.md'
@@ -40,6 +43,7 @@ PAGES = [
 FILE_TABLES = {
     'formats': formats_table,
     'claims': claims_table,
+    'own_data': own_data_table,
     'small_data': small_data_table,
 }
 

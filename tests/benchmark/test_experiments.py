@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-from mmtransxnet.benchmark.experiments import claims, small_data
+from mmtransxnet.benchmark.experiments import claims, own_data, small_data
 from mmtransxnet.benchmark.experiments.letters import (
     FONTS,
     LETTERS,
@@ -16,15 +16,26 @@ from mmtransxnet.benchmark.experiments.letters import (
 from mmtransxnet.benchmark.experiments.results import (
     claims_table,
     difference,
+    own_data_table,
     small_data_table,
     spread,
     write_claims,
+    write_own_data,
     write_small_data,
 )
 from mmtransxnet.benchmark.experiments.small_net import ARCH
 from mmtransxnet.benchmark.experiments.trials import read_records, run_trials
+from mmtransxnet.benchmark.own_kinds import KINDS
+from mmtransxnet.own_data.collection import (
+    CLASSIFICATION,
+    DETECTION,
+    SEGMENTATION,
+)
+from mmtransxnet.own_data.decisions import decide
+from mmtransxnet.own_data.write_config import write_config
 from mmtransxnet.utils.build import build_model
 from mmtransxnet.utils.errors import UserError
+from tests.support.prepared_data import prepared
 
 
 def test_trials_resume(tmp_path):
@@ -207,10 +218,17 @@ def test_recipes_are_what_they_say(task, tmp_path):
 
 
 def test_trials_of_small_data():
-    trials = small_data.list_trials(['segmentation'], 3)
-    task = small_data.TASKS['segmentation']
-    assert trials[0]['recipe'] == small_data.PRETRAINING
-    assert len(trials) == 1 + 3 * 3 * len(task.recipes)
+    """Pretrainings first; a seed of all tasks before the next seed."""
+    tasks = ['segmentation', 'detection']
+    trials = small_data.list_trials(tasks, 3)
+    assert [t['task'] for t in trials[:2]] == tasks
+    assert {t['recipe'] for t in trials[:2]} == {small_data.PRETRAINING}
+    recipes = sum(len(small_data.TASKS[name].recipes) for name in tasks)
+    assert len(trials) == 2 + 3 * 3 * recipes
+    assert {t['task'] for t in trials[2 : 2 + 3 * recipes]} == set(tasks)
+    assert [t['seed'] for t in trials[2:]] == [
+        seed for seed in range(3) for _ in range(3 * recipes)
+    ]
 
 
 def test_table_of_small_data(tmp_path):
@@ -228,9 +246,59 @@ def test_table_of_small_data(tmp_path):
     write_small_data(tmp_path, path, dict(torch='2'))
     table = small_data_table(tmp_path)
     assert '**classification**: not measured.\n' in table
-    assert 'box AP50 on the digits before: 50.0\n' in table
+    assert ', 2 seeds; box AP50 on the digits before: 50.0\n' in table
     row = '| from scratch | 5.0 ± 7.1 | not measured | not measured |\n'
     assert row in table
+
+
+def test_trials_of_own_data():
+    """The class folders come first: they start the others."""
+    trials = own_data.list_trials(['voc', 'class_folders'], 3)
+    assert [t['kind'] for t in trials] == ['class_folders', 'voc']
+    assert len(own_data.list_trials(list(KINDS), 3)) == len(KINDS)
+
+
+@pytest.mark.parametrize('task', [CLASSIFICATION, DETECTION, SEGMENTATION])
+def test_own_configs_are_shortened(tmp_path, task):
+    data = prepared(tmp_path / 'data', task, train=10)
+    made = decide(data, batch_size=4, from_scratch=True)
+    path = tmp_path / 'config.py'
+    write_config(data, made, path)
+    config = own_data.shortened(path, 4, 'start.pth')
+    build_model(config, 'meta')
+    assert config.model.backbone.arch == ARCH
+    assert config.model.backbone.init_cfg.checkpoint == 'start.pth'
+    assert config.optim_wrapper.optimizer.lr == made['rate']
+    end = 12 if task == SEGMENTATION else 4  # three batches an epoch
+    name = 'max_iters' if task == SEGMENTATION else 'max_epochs'
+    assert config.train_cfg[name] == config.train_cfg.val_interval == end
+    warmup, cosine = config.param_scheduler
+    assert (warmup.end, cosine.T_max) == (1, end)
+    steps = config.train_dataloader.dataset.pipeline
+    assert [s.prob for s in steps if s.type == 'RandomFlip'] == [0.0]
+
+
+def test_table_of_own_data(tmp_path):
+    assert own_data_table(tmp_path) == 'Not measured yet.\n'
+    result = dict(
+        task='detection',
+        algorithm='RetinaNet',
+        found='3 pictures',
+        lost='nothing',
+        lines=58,
+        metric='coco/bbox_mAP',
+        value=0.25,
+        minutes=1.5,
+    )
+    record = dict(trial=dict(kind='label_maps'), result=result)
+    write_lines(tmp_path / 'trials.jsonl', [record])
+    path = tmp_path / 'experiments/own_data.json'
+    write_own_data(tmp_path, path, dict(torch='2'))
+    row = (
+        '| label maps | detection | RetinaNet | 3 pictures | nothing | 58 | '
+        'box AP 25.0 | 1.5 |\n'
+    )
+    assert row in own_data_table(tmp_path)
 
 
 def test_letters(tmp_path, monkeypatch):

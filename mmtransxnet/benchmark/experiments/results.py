@@ -12,6 +12,7 @@ from mmtransxnet.benchmark.experiments.claims import (
     NETWORKS,
     costs_of,
 )
+from mmtransxnet.benchmark.experiments.own_data import METRICS
 from mmtransxnet.benchmark.experiments.small_data import (
     COUNTS,
     PRETRAINING,
@@ -56,6 +57,12 @@ def write_small_data(folder: Path, path: Path, made: Made) -> None:
     _write(path, dict(made=dict(made), trials=trials))
 
 
+def write_own_data(folder: Path, path: Path, made: Made) -> None:
+    """Gather what was measured of each kind; see :func:`write_claims`."""
+    trials = read_records(folder / 'trials.jsonl')
+    _write(path, dict(made=dict(made), trials=trials))
+
+
 def _write(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1) + '\n'
     write_safely(path, text.encode(), 'start again')
@@ -76,6 +83,11 @@ def claims_table(folder: Path) -> str:
 def small_data_table(folder: Path) -> str:
     """The tables of the recipes, one for each task; see above."""
     return _table_of(folder / FOLDER / 'small_data.json', _small_data)
+
+
+def own_data_table(folder: Path) -> str:
+    """The table of the kinds of own data; see above."""
+    return _table_of(folder / FOLDER / 'own_data.json', _own_data)
 
 
 def _table_of(path: Path, table: Callable[[Mapping[str, Any]], str]) -> str:
@@ -195,8 +207,10 @@ def _small_data(content: Mapping[str, Any]) -> str:
         for recipe in task.recipes:
             cells = [_cell(of_task, recipe, n, task) for n in COUNTS]
             rows.append([RECIPES[recipe].title, *cells])
+        seeds = {r['trial']['seed'] for r in of_task if 'seed' in r['trial']}
         parts.append(
-            f'**{task.title}**; {task.metric_title} on the digits before: '
+            f'**{task.title}**, {len(seeds)} seeds; {task.metric_title} on '
+            'the digits before: '
             f'{_values(of_task, task, recipe=PRETRAINING)[0]:.1f}\n\n'
             + _markdown(rows)
         )
@@ -218,6 +232,29 @@ def _values(records: Sequence[Record], task: Any, **of: Any) -> list[float]:
         for record in records
         if of.items() <= record['trial'].items()
     ]
+
+
+def _own_data(content: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            *('kind', 'task', 'algorithm', 'found', 'lost', 'config lines'),
+            *('metric after training', 'minutes'),
+        ]
+    ]
+    for record in content['trials']:
+        result = record['result']
+        title, factor = METRICS[result['metric']]
+        rows.append(
+            [
+                record['trial']['kind'].replace('_', ' '),
+                *(result[name] for name in ('task', 'algorithm')),
+                *(result[name] for name in ('found', 'lost')),
+                str(result['lines']),
+                f'{title} {factor * result["value"]:.1f}',
+                f'{result["minutes"]:.1f}',
+            ]
+        )
+    return _markdown(rows)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

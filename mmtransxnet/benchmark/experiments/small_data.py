@@ -140,7 +140,6 @@ _OF_DENSE_TASKS = (
     'scratch',
     'backbone',
     'full_rate',
-    'low_rate',
     'frozen_2',
     'layer_decay',
 )
@@ -165,7 +164,7 @@ TASKS = {
         'mIoU',
         _letters_semantic,
         'decode_head.conv_seg.*',
-        iterations=150,
+        iterations=100,
         pretraining=600,
         batch=4,
         recipes=_OF_DENSE_TASKS,
@@ -177,8 +176,8 @@ TASKS = {
         'box AP50',
         _letters_boxes,
         'bbox_head.retina_cls.*',
-        iterations=150,
-        pretraining=800,
+        iterations=100,
+        pretraining=600,
         batch=4,
         factor=100.0,
         recipes=_OF_DENSE_TASKS,
@@ -189,26 +188,28 @@ PRETRAINING = 'digits'
 
 
 def list_trials(tasks: Sequence[str], seeds: int) -> list[Trial]:
-    """The pretraining of each task, then its adaptations, seed by seed."""
-    trials: list[Trial] = []
-    for name in tasks:
-        task = TASKS[name]
-        trials.append(
-            dict(task=name, recipe=PRETRAINING, iterations=task.pretraining)
+    """The pretraining of each task, then all adaptations, seed by seed."""
+    pretrainings: list[Trial] = [
+        dict(
+            task=name,
+            recipe=PRETRAINING,
+            iterations=TASKS[name].pretraining,
         )
-        trials += [
-            dict(
-                task=name,
-                recipe=recipe,
-                pictures=count,
-                seed=seed,
-                iterations=task.iterations * RECIPES[recipe].length,
-            )
-            for seed in range(seeds)
-            for count in COUNTS
-            for recipe in task.recipes
-        ]
-    return trials
+        for name in tasks
+    ]
+    return pretrainings + [
+        dict(
+            task=name,
+            recipe=recipe,
+            pictures=count,
+            seed=seed,
+            iterations=TASKS[name].iterations * RECIPES[recipe].length,
+        )
+        for seed in range(seeds)
+        for name in tasks
+        for count in COUNTS
+        for recipe in TASKS[name].recipes
+    ]
 
 
 def measure(

@@ -22,7 +22,7 @@ seed."""
 
 
 def use_small_net(config: Config) -> None:
-    """Put the small network into one of the suite's configs for digits."""
+    """Put the small network into a classifier, or a model with an FPN."""
     model = config.model
     model.backbone.arch = ARCH
     channels = ARCH['embed_dims']

@@ -1,0 +1,198 @@
+"""The four commands of docs/own_data.md on each kind of data.
+
+The embedded digits are written in each layout that tools/new_config.py reads.
+The config that it writes is trained with the small network and fewer
+iterations, reported and exported by the tools for users. The classifier of
+the class folders starts the others, as published weights would.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmtransxnet.benchmark.experiments.small_net import use_small_net
+from mmtransxnet.benchmark.experiments.trials import Trial
+from mmtransxnet.benchmark.own_kinds import KINDS
+from mmtransxnet.benchmark.pipeline import Steps
+from mmtransxnet.engine import load_config
+from mmtransxnet.own_data.reading import read
+from mmtransxnet.utils.errors import UserError
+
+FIRST = 'class_folders'
+"""The kind whose classifier starts the others."""
+
+SIZE = 96
+"""Side of a scene in pixels."""
+
+SINGLE_SIZE = 64
+SCENES = dict(train=160, val=48)
+EPOCHS = 12
+BATCH = 4
+"""Pictures in a batch, but in classification, where it is decided."""
+
+METRICS = {
+    'accuracy/top1': ('top-1', 1.0),
+    'coco/bbox_mAP': ('box AP', 100.0),
+    'coco/segm_mAP': ('mask AP', 100.0),
+    'mIoU': ('mIoU', 1.0),
+}
+"""Titles of the metrics, and factors to per cent."""
+
+
+def list_trials(kinds: Sequence[str], epochs: int) -> list[Trial]:
+    """A training of each kind, that of the class folders first."""
+    known = [kind for kind in KINDS if kind in kinds]
+    return [
+        dict(kind=kind, epochs=epochs, size=SIZE, scenes=SCENES)
+        for kind in sorted(known, key=lambda kind: kind != FIRST)
+    ]
+
+
+def build_digits(steps: Steps) -> None:
+    """Build a small set of the digits for all kinds."""
+    steps.run(
+        'digits',
+        'dataset/build_digits.py',
+        *('--root', str(steps.folder / 'digits'), '--size', str(SIZE)),
+        *('--single-size', str(SINGLE_SIZE), '--renderings', '1'),
+        *('--train', str(SCENES['train']), '--val', str(SCENES['val'])),
+    )
+
+
+def measure(trial: Trial, steps: Steps) -> dict[str, Any]:
+    """Run the four commands on a kind.
+
+    Args:
+        trial: One of :func:`list_trials`.
+        steps: In the folder of all trials; its digits are built.
+
+    Raises:
+        UserError: The classifier that starts this kind is not trained.
+    """
+    kind = trial['kind']
+    task = KINDS[kind][1]
+    data = _written(kind, steps.folder)
+    config = steps.folder / f'{kind}.py'
+    batch = [] if kind == FIRST else ['--batch-size', str(BATCH)]
+    steps.run(
+        f'{kind}, config',
+        'new_config.py',
+        *(str(data), '--out', str(config), '--task', task),
+        *('--from-scratch', '--overwrite', *batch),
+    )
+    short = config.with_name(f'{kind}_short.py')
+    settings = shortened(config, trial['epochs'], _start(kind, steps.folder))
+    settings.dump(str(short))
+    # What a stopped command left.
+    runs, exported = (
+        steps.folder / short.stem,
+        steps.folder / 'exported' / kind,
+    )
+    for folder in (runs, exported):
+        shutil.rmtree(folder, ignore_errors=True)
+    steps.train(kind, str(short))
+    steps.run(f'{kind}, report', 'report.py', str(runs))
+    (best,) = runs.glob('best_*.pth')
+    steps.run(
+        f'{kind}, export',
+        'export.py',
+        *(str(short), str(best), '--format', 'onnx', '--out', str(exported)),
+    )
+    name = settings.best
+    return dict(
+        task=task,
+        algorithm=settings.model.type,
+        **found_and_lost(data, task),
+        lines=len(config.read_text().splitlines()),
+        metric=name,
+        value=_last_value(name, runs),
+        minutes=round(steps.minutes[kind], 1),
+    )
+
+
+def _written(kind: str, folder: Path) -> Path:
+    """Write the digits in a layout."""
+    data = folder / 'kinds' / kind
+    shutil.rmtree(data, ignore_errors=True)
+    data.parent.mkdir(exist_ok=True)
+    KINDS[kind][0](folder / 'digits', data)
+    return data
+
+
+def _start(kind: str, folder: Path) -> str | None:
+    """The checkpoint that a kind starts from, None for the first."""
+    if kind == FIRST:
+        return None
+    noted = folder / f'{FIRST}_short' / 'last_checkpoint'
+    if not noted.exists():
+        raise UserError(f'{kind} starts from {FIRST}: train that first')
+    return noted.read_text().strip()
+
+
+def shortened(path: Path, epochs: int, start: str | None) -> Config:
+    """A written config with the small network and fewer iterations.
+
+    Args:
+        path: The config.
+        epochs: Of the training.
+        start: Checkpoint whose backbone starts it, None for random weights.
+    """
+    config = load_config(str(path))
+    use_small_net(config)
+    if start is not None:
+        config.model.backbone.init_cfg = dict(
+            type='Pretrained', checkpoint=start, prefix='backbone.'
+        )
+        config.model.backbone.image_size = SINGLE_SIZE
+    for step in config.train_dataloader.dataset.pipeline:
+        if step.type == 'RandomFlip':  # a mirrored digit is no valid digit
+            step.prob = 0.0
+    iterations = epochs * _iterations_of_an_epoch(config)
+    name, end = 'max_epochs', epochs
+    if 'max_iters' in config.train_cfg:
+        name, end = 'max_iters', iterations
+    config.train_cfg.update({name: end, 'val_interval': end})
+    config.default_hooks.checkpoint.interval = end
+    warmup, cosine = config.param_scheduler
+    warmup.end = min(warmup.end, iterations // 10)
+    cosine.T_max = end
+    return config
+
+
+def _iterations_of_an_epoch(config: Config) -> int:
+    loader = config.train_dataloader
+    listed = Path(loader.dataset.ann_file).read_text()
+    if loader.dataset.ann_file.endswith('.json'):
+        count = len(json.loads(listed)['images'])
+    else:
+        count = len(listed.splitlines())
+    return math.ceil(count / loader.batch_size)
+
+
+def found_and_lost(data: Path, task: str) -> dict[str, str]:
+    """What was read, and what was not taken over, in words."""
+    collection = read(data, task)
+    objects = sum(len(p.objects) for p in collection.pictures)
+    found = f'{len(collection.pictures):,} pictures'
+    if objects:
+        found += f', {objects:,} objects'
+    found += f', {len(collection.classes)} classes'
+    lost = '; '.join(
+        f'{count:,} x {reason}'
+        for reason, count in collection.dropped.most_common()
+    )
+    return dict(found=found, lost=lost or 'nothing')
+
+
+def _last_value(name: str, runs: Path) -> float:
+    """A metric at the end of the last run."""
+    latest = max(runs.glob('*/vis_data/scalars.json'))
+    rows = map(json.loads, latest.read_text().splitlines())
+    values = [row[name] for row in rows if name in row]
+    # mmdet has no metrics where no box is found.
+    return values[-1] if values else 0.0
