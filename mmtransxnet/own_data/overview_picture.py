@@ -1,5 +1,6 @@
 """One picture of a data set: samples with their annotations, histograms."""
 
+import math
 import random
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
@@ -36,8 +37,15 @@ _COLUMNS, _ROWS = 6, 3
 _LONGEST = 480
 """Long side of a sample in pixels; larger ones are reduced."""
 
+_MOST_NAMES = 20
+"""Objects in a picture up to which each has its class beside it; more names
+would hide the boxes. The bars have the colours of the classes."""
+
 _MOST_BARS = 20
 _MOST_IN_LEGEND = 12
+_CLOSEST_TICKS = 0.15
+"""Least difference of logarithms."""
+
 _IGNORED = 255
 """Label of pixels without a class."""
 
@@ -49,15 +57,17 @@ def draw_overview(prepared: Prepared, path: Path) -> None:
         prepared: The data.
         path: The file.
     """
-    figure = Figure(figsize=(16, 13), layout='constrained')
-    grid = figure.add_gridspec(_ROWS + 1, _COLUMNS)
+    samples = samples_of(prepared)
+    rows = math.ceil(len(samples) / _COLUMNS)
+    figure = Figure(figsize=(16, 3.25 * (rows + 1)), layout='constrained')
+    grid = figure.add_gridspec(rows + 1, _COLUMNS)
     colours = _colours(prepared)
-    for number, picture in enumerate(samples_of(prepared)):
+    for number, picture in enumerate(samples):
         cell = grid[number // _COLUMNS, number % _COLUMNS]
         _draw_sample(figure.add_subplot(cell), picture, prepared, colours)
     third = _COLUMNS // 3
     axes = [
-        figure.add_subplot(grid[_ROWS, i * third : (i + 1) * third])
+        figure.add_subplot(grid[rows, i * third : (i + 1) * third])
         for i in range(3)
     ]
     _draw_classes(axes[0], prepared, colours)
@@ -138,14 +148,15 @@ def _draw_sample(
         _draw_label_map(axes, picture, prepared, colours)
     else:
         for item in picture.objects:
-            _draw_object(axes, item, colours[item.label], picture.height)
+            _draw_object(axes, item, colours[item.label])
+        if len(picture.objects) <= _MOST_NAMES:
+            for item in picture.objects:
+                _draw_name(axes, item, colours[item.label], picture.height)
     axes.set_xlim(0, picture.width)
     axes.set_ylim(picture.height, 0)
 
 
-def _draw_object(
-    axes: Axes, item: Object, colour: Colour, height: int
-) -> None:
+def _draw_object(axes: Axes, item: Object, colour: Colour) -> None:
     left, top, right, bottom = item.box
     axes.add_patch(
         Rectangle(
@@ -158,7 +169,19 @@ def _draw_object(
             linestyle=':' if item.crowd else '-',
         )
     )
-    axes.text(
+    if isinstance(item.mask, list):
+        for points in item.mask:
+            corners = np.reshape(points, (-1, 2))
+            axes.add_patch(
+                Polygon(corners, facecolor=colour, alpha=0.4, linewidth=0)
+            )
+    elif item.mask is not None:
+        _draw_run_lengths(axes, item.mask, colour)
+
+
+def _draw_name(axes: Axes, item: Object, colour: Colour, height: int) -> None:
+    left, top, *_ = item.box
+    name = axes.text(
         left,
         top,
         _plain(item.label, 16),
@@ -169,14 +192,8 @@ def _draw_object(
         clip_on=True,
         bbox=dict(facecolor=colour, edgecolor='none', pad=0.5, alpha=0.8),
     )
-    if isinstance(item.mask, list):
-        for points in item.mask:
-            corners = np.reshape(points, (-1, 2))
-            axes.add_patch(
-                Polygon(corners, facecolor=colour, alpha=0.4, linewidth=0)
-            )
-    elif item.mask is not None:
-        _draw_run_lengths(axes, item.mask, colour)
+    # Measuring hundreds of names for the layout is slow.
+    name.set_in_layout(False)
 
 
 def _draw_run_lengths(axes: Axes, mask: Any, colour: Colour) -> None:
@@ -272,7 +289,9 @@ def _draw_histogram(axes: Axes, values: np.ndarray, title: str) -> None:
     edges = np.geomspace(low / 1.1, high * 1.1, 31)
     axes.hist(values, bins=list(edges), color='#4878a8')
     axes.set_xscale('log')
-    ticks = np.unique(np.geomspace(low, high, 6).round().astype(int))
+    # Neighbours that are too close would be printed over each other.
+    number = int(np.clip(np.log(high / low) / _CLOSEST_TICKS, 1, 6))
+    ticks = np.unique(np.geomspace(low, high, number).round().astype(int))
     axes.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
     axes.set_xticks([], minor=True)
 

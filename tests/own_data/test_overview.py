@@ -1,5 +1,7 @@
 """Tables and the picture of what a data set has."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -31,6 +33,26 @@ def test_draws_every_task(tmp_path, task):
     drawn = np.asarray(Image.open(path).convert('RGB')).astype(int)
     # The annotations and bars are coloured, the pictures almost grey.
     assert (np.ptp(drawn, axis=2) > 100).mean() > 0.01
+
+
+def test_names_do_not_hide_many_objects(tmp_path):
+    """The more objects, the more is drawn, but for their names."""
+    data = prepared(tmp_path / 'data', DETECTION, train=2, val=1)
+    few = drawn_share(data, tmp_path)
+    for number, picture in enumerate(data.collection.pictures):
+        data.collection.pictures[number] = replace(
+            picture, objects=picture.objects * 21
+        )
+    assert drawn_share(data, tmp_path) < few
+
+
+def drawn_share(data, folder):
+    """Share of coloured pixels in the samples."""
+    path = folder / 'overview.png'
+    draw_overview(data, path)
+    drawn = np.asarray(Image.open(path).convert('RGB')).astype(int)
+    samples = drawn[: len(drawn) // 2]
+    return (np.ptp(samples, axis=2) > 100).mean()
 
 
 def test_draws_what_cannot_be_read(tmp_path):
