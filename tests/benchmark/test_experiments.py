@@ -258,14 +258,23 @@ def test_trials_of_own_data():
     assert len(own_data.list_trials(list(KINDS), 3)) == len(KINDS)
 
 
-@pytest.mark.parametrize('task', [CLASSIFICATION, DETECTION, SEGMENTATION])
-def test_own_configs_are_shortened(tmp_path, task):
-    data = prepared(tmp_path / 'data', task, train=10)
+@pytest.mark.parametrize(
+    ('task', 'masks'),
+    [
+        (CLASSIFICATION, False),
+        (DETECTION, False),
+        (DETECTION, True),
+        (SEGMENTATION, False),
+    ],
+)
+def test_own_configs_are_shortened(tmp_path, task, masks):
+    data = prepared(tmp_path / 'data', task, train=10, masks=masks)
     made = decide(data, batch_size=4, from_scratch=True)
     path = tmp_path / 'config.py'
     write_config(data, made, path)
     config = own_data.shortened(path, 4, 'start.pth')
-    build_model(config, 'meta')
+    model = build_model(config, 'meta')
+    assert sum(p.numel() for p in model.parameters()) < 3e6
     assert config.model.backbone.arch == ARCH
     assert config.model.backbone.init_cfg.checkpoint == 'start.pth'
     assert config.optim_wrapper.optimizer.lr == made['rate']

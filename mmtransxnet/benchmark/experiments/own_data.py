@@ -35,6 +35,9 @@ EPOCHS = 12
 BATCH = 4
 """Pictures in a batch, but in classification, where it is decided."""
 
+CHANNELS = 64
+"""Of necks and heads."""
+
 METRICS = {
     'accuracy/top1': ('top-1', 1.0),
     'coco/bbox_mAP': ('box AP', 100.0),
@@ -135,7 +138,7 @@ def _start(kind: str, folder: Path) -> str | None:
 
 
 def shortened(path: Path, epochs: int, start: str | None) -> Config:
-    """A written config with the small network and fewer iterations.
+    """A written config with a small model and fewer iterations.
 
     Args:
         path: The config.
@@ -144,6 +147,7 @@ def shortened(path: Path, epochs: int, start: str | None) -> Config:
     """
     config = load_config(str(path))
     use_small_net(config)
+    _narrow_heads(config.model)
     if start is not None:
         config.model.backbone.init_cfg = dict(
             type='Pretrained', checkpoint=start, prefix='backbone.'
@@ -162,6 +166,29 @@ def shortened(path: Path, epochs: int, start: str | None) -> Config:
     warmup.end = min(warmup.end, iterations // 10)
     cosine.T_max = end
     return config
+
+
+def _narrow_heads(model: Any) -> None:
+    """The neck and the heads of the configs for digits."""
+    if 'in_channels' not in model.neck:
+        return
+    model.neck.out_channels = CHANNELS
+    if 'decode_head' in model:
+        levels = len(model.decode_head.in_channels)
+        model.decode_head.update(
+            in_channels=[CHANNELS] * levels, channels=CHANNELS
+        )
+        return
+    narrow = dict(in_channels=CHANNELS, feat_channels=CHANNELS)
+    if 'roi_head' not in model:
+        model.bbox_head.update(narrow)
+        return
+    model.rpn_head.update(narrow)
+    roi = model.roi_head
+    for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
+        roi[name].out_channels = CHANNELS
+    roi.bbox_head.update(in_channels=CHANNELS, fc_out_channels=4 * CHANNELS)
+    roi.mask_head.update(in_channels=CHANNELS, conv_out_channels=CHANNELS)
 
 
 def _iterations_of_an_epoch(config: Config) -> int:
