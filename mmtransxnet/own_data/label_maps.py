@@ -1,6 +1,7 @@
 """Label maps with the numbers of classes, from any usual values or masks."""
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,25 @@ def packed(value: Any) -> int:
         return value
     red, green, blue = value
     return red * 65536 + green * 256 + blue
+
+
+def pixel_shares(pictures: Iterable[Picture], classes: int) -> np.ndarray:
+    """Return the share of the pixels that each class has, (classes,).
+
+    Args:
+        pictures: With label maps that have the numbers of classes.
+        classes: How many there are.
+
+    Returns:
+        The shares; ignored pixels are left out. All are 0 if there are no
+        pixels.
+    """
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for picture in pictures:
+        values = read_values(picture.label_map)
+        counts += np.bincount(values.ravel(), minlength=IGNORED + 1)
+    counts = counts[:classes]
+    return counts / max(1, counts.sum())
 
 
 def png(numbers: np.ndarray) -> bytes:

@@ -27,8 +27,7 @@ class Algorithm:
         task: ``classification``, ``detection`` or ``segmentation``.
         config: Its config below ``configs``, ``{}`` being the arch.
         scratch: The config of a short training from few pictures, for its
-            learning rate; None for ``config`` itself, as the digits' rates
-            of detectors are for narrow heads.
+            learning rate.
         published: Start of the name of its published weights, None if there
             are none.
         new_heads: Names of the weights that depend on the classes.
@@ -41,7 +40,7 @@ class Algorithm:
     title: str
     task: str
     config: str
-    scratch: str | None
+    scratch: str
     published: str | None
     new_heads: tuple[str, ...]
     metric: str
@@ -60,6 +59,9 @@ class Algorithm:
         return SCHEME + name if name in FILES else None
 
 
+# RetinaNet's own has twice the rate, for a narrow head.
+_SCRATCH_DETECTOR = 'detection/maskrcnn_transxnet_t_digits.py'
+
 ALGORITHMS = dict(
     classifier=Algorithm(
         'classifier',
@@ -75,7 +77,7 @@ ALGORITHMS = dict(
         'RetinaNet',
         DETECTION,
         'detection/retinanet_transxnet_{}.py',
-        None,
+        _SCRATCH_DETECTOR,
         'retinanet-{}',
         ('bbox_head.retina_cls.*',),
         'coco/bbox_mAP',
@@ -85,7 +87,7 @@ ALGORITHMS = dict(
         'Mask R-CNN',
         DETECTION,
         'detection/maskrcnn_transxnet_{}.py',
-        None,
+        _SCRATCH_DETECTOR,
         'maskrcnn-{}',
         (
             'roi_head.bbox_head.fc_cls.*',
@@ -100,7 +102,7 @@ ALGORITHMS = dict(
         'Cascade Mask R-CNN',
         DETECTION,
         'detection/cascade_maskrcnn_transxnet_{}_ms_3x.py',
-        None,
+        _SCRATCH_DETECTOR,
         None,
         (),
         'coco/segm_mAP',

@@ -209,14 +209,9 @@ class _Writer:
                 arguments.append('init_cfg=None')
             # Short trainings cannot grow it from the published 1e-5.
             arguments.append('layer_scale_init_value=0.3')
-        lines = []
-        if 'frozen_stages' in self.made:
-            lines = self._why('Frozen', 'frozen_stages', indent='    ')
-            value = self.made['frozen_stages']
-            arguments.append(f'frozen_stages={value}')
-        if arguments:
-            lines.append(f'    backbone=dict({", ".join(arguments)}),')
-        return lines
+        if not arguments:
+            return []
+        return [f'    backbone=dict({", ".join(arguments)}),']
 
     @property
     def _count(self) -> str:
@@ -285,8 +280,15 @@ class _Writer:
         return f'anchor_generator=dict(scales=[{scale}])'
 
     def _heads_of_retinanet(self) -> list[str]:
-        arguments = filter(None, (self._count, self._anchors()))
-        return [f'    bbox_head=dict({", ".join(arguments)}))']
+        arguments = ', '.join(filter(None, (self._count, self._anchors())))
+        if 'norm' not in self.made:
+            return [f'    bbox_head=dict({arguments}))']
+        return [
+            *self._why('Norm', 'norm', indent='    '),
+            '    bbox_head=dict(',
+            "        norm_cfg=dict(type='GN', num_groups=32),",
+            f'        {arguments}))',
+        ]
 
     def _rpn_head(self) -> list[str]:
         anchors = self._anchors()
@@ -344,9 +346,22 @@ class _Writer:
             *self._backbone(),
             f'    data_preprocessor=dict(size=({size}, {size})),',
         ]
+        arguments, loss = self._count, []
+        if 'class_weight' in self.made:
+            arguments += ', loss_decode=loss_decode'
+            loss = self._class_weight()
         if self.made['algorithm'] == 'upernet':
-            lines.append(f'    auxiliary_head=dict({self._count}),')
-        return [*lines, f'    decode_head=dict({self._count}))']
+            lines.append(f'    auxiliary_head=dict({arguments}),')
+        return [*loss, *lines, f'    decode_head=dict({arguments}))']
+
+    def _class_weight(self) -> list[str]:
+        number, weight = self.made['class_weight']
+        after = len(self.data.classes) - number - 1
+        weights = f'[1.0] * {number} + [{weight:g}] + [1.0] * {after}'
+        return [
+            *self._why('Weights of classes', 'class_weight'),
+            f'loss_decode = dict(class_weight={weights})',
+        ]
 
     def _segmentor_pipelines(self) -> list[str]:
         size = self.made['size']
@@ -383,6 +398,7 @@ class _Writer:
         """Loaders and evaluators of all splits."""
         lines = [
             *self._dataset(),
+            *self._left_out(),
             *self._why(f'Batches of {self.made["batch"]}', 'batch'),
             *self._loader('train', f'batch_size={self.made["batch"]}'),
             *self._loader('val', *self._val_batch()),
@@ -403,6 +419,11 @@ class _Writer:
                 else 'test_evaluator = val_evaluator'
             )
         return lines
+
+    def _left_out(self) -> list[str]:
+        if 'left_out' not in self.made:
+            return []
+        return self._why('Objects', 'left_out')
 
     def _val_batch(self) -> list[str]:
         if self.data.task != CLASSIFICATION:

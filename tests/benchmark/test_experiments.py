@@ -253,9 +253,9 @@ def test_table_of_small_data(tmp_path):
 
 def test_trials_of_own_data():
     """The class folders come first: they start the others."""
-    trials = own_data.list_trials(['voc', 'class_folders'], 3)
+    trials = own_data.list_trials(['voc', 'class_folders'])
     assert [t['kind'] for t in trials] == ['class_folders', 'voc']
-    assert len(own_data.list_trials(list(KINDS), 3)) == len(KINDS)
+    assert len(own_data.list_trials(list(KINDS))) == len(KINDS)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
 """Choices and their reasons."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmtransxnet.own_data.anchors import best_scale
 from mmtransxnet.own_data.collection import (
     CLASSIFICATION,
     DETECTION,
     SEGMENTATION,
+    Picture,
 )
 from mmtransxnet.own_data.decisions import decide
+from mmtransxnet.own_data.label_maps import pixel_shares
 from mmtransxnet.own_data.recipes import ALGORITHMS, read
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.weights.published import FILES, SCHEME
@@ -40,7 +45,6 @@ def test_what_is_asked_for_is_taken(tmp_path):
     assert made['arch'] == 'b'
     assert made['batch'] == 3
     assert made['weights'] is None
-    assert 'frozen_stages' not in made
 
 
 @pytest.mark.parametrize(
@@ -110,8 +114,57 @@ def test_more_pictures_train_longer_but_not_as_often(tmp_path):
     steps = [made['epochs'] * count / made['batch']
              for made, count in ((few, 10), (many, 100))]  # fmt: skip
     assert steps[0] < steps[1]
-    assert few['frozen_stages'] == 2
-    assert 'frozen_stages' not in many
+
+
+def test_pictures_without_objects_are_not_counted(tmp_path):
+    """mmdet filters them out of training."""
+    data = prepared(tmp_path / 'data', DETECTION, train=40)
+    assert 'left_out' not in decide(data)
+    for number in range(30):
+        picture = data.collection.pictures[number]
+        data.collection.pictures[number] = replace(picture, objects=())
+    made = decide(data)
+    assert made['left_out'] == 30
+    assert '30 of 40 training pictures have none' in (
+        made.find('left_out').reason
+    )
+    assert '10 pictures are' in made.find('epochs').reason
+
+
+def test_augmentation_of_few_pictures(tmp_path):
+    """The recipe for a million pictures is not for thousands."""
+    for task, few, many in (
+        (CLASSIFICATION, 99_999, 100_000),
+        (SEGMENTATION, 999, 1000),
+    ):
+        data = prepared(tmp_path / task, task)
+        for count, expected in ((few, 'gentle'), (many, 'published')):
+            data.splits['train'] = replace(
+                data.splits['train'], pictures=count
+            )
+            assert decide(data)['augmentation'] == expected
+
+
+def test_a_class_with_nearly_all_pixels_weighs_less(tmp_path):
+    data = prepared(tmp_path / 'data', SEGMENTATION)
+    number, weight = decide(data)['class_weight']
+    assert number == 0
+    assert 0.1 <= weight < 0.25
+    # As many pixels of each class.
+    even = np.arange(96 * 64, dtype=np.uint8).reshape(64, 96) % 3
+    for picture in data.collection.pictures:
+        Image.fromarray(even).save(picture.label_map)
+    assert 'class_weight' not in decide(data)
+
+
+def test_pixels_are_counted_by_class(tmp_path):
+    labels = np.array([[0, 1, 1, 255], [2, 1, 1, 9]], np.uint8)
+    path = tmp_path / 'labels.png'
+    Image.fromarray(labels).save(path)
+    picture = Picture(tmp_path / '0.png', 4, 2, 'train', label_map=path)
+    shares = pixel_shares([picture] * 2, 3)
+    assert shares.tolist() == pytest.approx([1 / 6, 4 / 6, 1 / 6])
+    assert pixel_shares([], 3).tolist() == [0, 0, 0]
 
 
 def test_rate_follows_the_batch(tmp_path):

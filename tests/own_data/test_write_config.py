@@ -97,8 +97,7 @@ def test_trains_a_step(tmp_path, algorithm):
         not torch.equal(old, new)
         for old, new in zip(before, model.parameters(), strict=True)
     ]
-    # 8 pictures are few: early stages are frozen.
-    assert 0.3 * len(moved) < sum(moved) < len(moved)
+    assert sum(moved) > 0.9 * len(moved)
 
     model.eval()
     with torch.no_grad():
@@ -145,6 +144,27 @@ def test_from_scratch_needs_no_file(tmp_path):
         assert not config.load_from
         assert not config.model.backbone.get('init_cfg')
         assert config.model.backbone.layer_scale_init_value == 0.3
+
+
+def test_group_norm_is_for_heads_from_scratch(tmp_path):
+    """Published weights do not have it."""
+    for scratch, norm in (
+        (True, dict(type='GN', num_groups=32)),
+        (False, None),
+    ):
+        folder = tmp_path / str(scratch)
+        _, _, path = written(folder, 'retinanet', from_scratch=scratch)
+        assert load_config(str(path)).model.bbox_head.get('norm_cfg') == norm
+
+
+@pytest.mark.parametrize('algorithm', ['sfpn', 'upernet'])
+def test_weights_of_classes_are_in_all_heads(tmp_path, algorithm):
+    data, made, path = written(tmp_path, algorithm)
+    _, weight = made['class_weight']
+    model = load_config(str(path)).model
+    for head in filter(None, (model.decode_head, model.get('auxiliary_head'))):
+        assert head.loss_decode.class_weight == [weight, 1.0, 1.0]
+        assert len(data.collection.classes) == 3
 
 
 @pytest.mark.parametrize('arch', 'sb')
@@ -228,6 +248,16 @@ def test_tiles_lie_beside_the_config(tmp_path):
     path = path.rename(tmp_path / 'moved' / 'config.py')
     out.rename(tmp_path / 'moved' / 'config_data')
     check_data(load_config(str(path)), ['train', 'val'])
+
+
+def test_pictures_that_training_leaves_out_are_said(tmp_path):
+    data = prepared(tmp_path / 'data', DETECTION)
+    whole = config_text(data, decide(data), tmp_path / 'config.py')
+    assert 'filter_empty_gt' not in whole
+    first = data.collection.pictures[0]
+    data.collection.pictures[0] = dataclasses.replace(first, objects=())
+    text = config_text(data, decide(data), tmp_path / 'config.py')
+    assert '# Objects: 1 of 8 training pictures have none' in text
 
 
 def test_a_path_inside_a_checkout_is_relative(tmp_path):

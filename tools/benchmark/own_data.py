@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 from mmtransxnet.benchmark.experiments.own_data import (
-    EPOCHS,
     build_digits,
     list_trials,
     measure,
@@ -33,14 +32,13 @@ RECORD = (
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the folder and the length of the trainings."""
+    """Read what to measure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     add = parser.add_argument
     add('--folder', type=Path, default='work_dirs/own_data')
     add('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
-    add('--epochs', type=int, default=EPOCHS)
     add('--minutes', type=float, help='start no training after this time')
     add(
         '--record',
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     steps = Steps(args.folder.resolve(), [])
     build_digits(steps)
     run_trials(
-        list_trials(args.kinds, args.epochs),
+        list_trials(args.kinds),
         args.folder / 'trials.jsonl',
         partial(measure, steps=steps),
         partial(steps.console.print, markup=False, soft_wrap=True),

@@ -29,9 +29,8 @@ FIRST = 'class_folders'
 SIZE = 96
 """Side of a scene in pixels."""
 
-SINGLE_SIZE = 64
 SCENES = dict(train=160, val=48)
-EPOCHS = 12
+EPOCHS = dict(classification=8, detection=5, segmentation=15)
 BATCH = 4
 """Pictures in a batch, but in classification, where it is decided."""
 
@@ -47,11 +46,13 @@ METRICS = {
 """Titles of the metrics, and factors to per cent."""
 
 
-def list_trials(kinds: Sequence[str], epochs: int) -> list[Trial]:
+def list_trials(kinds: Sequence[str]) -> list[Trial]:
     """A training of each kind, that of the class folders first."""
     known = [kind for kind in KINDS if kind in kinds]
     return [
-        dict(kind=kind, epochs=epochs, size=SIZE, scenes=SCENES)
+        dict(
+            kind=kind, epochs=EPOCHS[KINDS[kind][1]], size=SIZE, scenes=SCENES
+        )
         for kind in sorted(known, key=lambda kind: kind != FIRST)
     ]
 
@@ -62,8 +63,8 @@ def build_digits(steps: Steps) -> None:
         'digits',
         'dataset/build_digits.py',
         *('--root', str(steps.folder / 'digits'), '--size', str(SIZE)),
-        *('--single-size', str(SINGLE_SIZE), '--renderings', '1'),
         *('--train', str(SCENES['train']), '--val', str(SCENES['val'])),
+        *('--renderings', '1'),
     )
 
 
@@ -152,7 +153,6 @@ def shortened(path: Path, epochs: int, start: str | None) -> Config:
         config.model.backbone.init_cfg = dict(
             type='Pretrained', checkpoint=start, prefix='backbone.'
         )
-        config.model.backbone.image_size = SINGLE_SIZE
     for step in config.train_dataloader.dataset.pipeline:
         if step.type == 'RandomFlip':  # a mirrored digit is no valid digit
             step.prob = 0.0
@@ -188,7 +188,14 @@ def _narrow_heads(model: Any) -> None:
     for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
         roi[name].out_channels = CHANNELS
     roi.bbox_head.update(in_channels=CHANNELS, fc_out_channels=4 * CHANNELS)
-    roi.mask_head.update(in_channels=CHANNELS, conv_out_channels=CHANNELS)
+    roi.mask_head.update(
+        in_channels=CHANNELS, conv_out_channels=CHANNELS, num_convs=2
+    )
+    train, test = model.train_cfg, model.test_cfg
+    train.rpn.sampler.num, train.rcnn.sampler.num = 128, 64
+    train.rpn_proposal.update(nms_pre=400, max_per_img=100)
+    test.rpn.update(nms_pre=300, max_per_img=100)
+    test.rcnn.max_per_img = 30
 
 
 def _iterations_of_an_epoch(config: Config) -> int:

@@ -32,8 +32,8 @@ class Recipe:
 
     Attributes:
         title: In the table.
-        weights: What starts from the digits: ``'model'``, all but the layers
-            for classes; ``'backbone'``, of the classifier; None, nothing.
+        pretrained: Whether all but the layers for classes starts from the
+            digits.
         rate: Learning rate, times that from scratch.
         length: Iterations, times those of the task.
         frozen_stages: Of the backbone.
@@ -42,7 +42,7 @@ class Recipe:
     """
 
     title: str
-    weights: str | None = 'model'
+    pretrained: bool = True
     rate: float = 1.0
     length: int = 1
     frozen_stages: int = -1
@@ -50,11 +50,10 @@ class Recipe:
 
 
 RECIPES = {
-    'scratch': Recipe('from scratch', weights=None),
+    'scratch': Recipe('from scratch', pretrained=False),
     'scratch_long': Recipe(
-        'from scratch, three times as long', weights=None, length=3
+        'from scratch, three times as long', pretrained=False, length=3
     ),
-    'backbone': Recipe('backbone of the classifier', weights='backbone'),
     'full_rate': Recipe('all weights'),
     'low_rate': Recipe('all weights, a quarter of the rate', rate=0.25),
     'frozen_2': Recipe('stem and 2 stages frozen', frozen_stages=2),
@@ -136,13 +135,7 @@ def _letters_boxes(config: Config) -> None:
     config.model.bbox_head.num_classes = len(LETTERS)
 
 
-_OF_DENSE_TASKS = (
-    'scratch',
-    'backbone',
-    'full_rate',
-    'frozen_2',
-    'layer_decay',
-)
+_OF_DENSE_TASKS = ('scratch', 'full_rate', 'frozen_2', 'layer_decay')
 
 TASKS = {
     'classification': Task(
@@ -155,7 +148,6 @@ TASKS = {
         iterations=100,
         pretraining=600,
         batch=16,
-        recipes=tuple(name for name in RECIPES if name != 'backbone'),
     ),
     'segmentation': Task(
         'semantic segmentation (Semantic FPN)',
@@ -239,7 +231,11 @@ def pretraining_config(name: str, folder: Path, digits: Path) -> Config:
     backbone = config.model.backbone
     backbone.init_cfg = None
     if name != 'classification':
-        backbone.init_cfg = _start_of_backbone(folder)
+        backbone.init_cfg = dict(
+            type='Pretrained',
+            checkpoint=str(_pretrained(folder, 'classification')),
+            prefix='backbone.',
+        )
     set_length(config, TASKS[name].pretraining)
     return config
 
@@ -258,9 +254,7 @@ def adaptation_config(trial: Trial, folder: Path, letters: Path) -> Config:
     )
     backbone = config.model.backbone
     backbone.init_cfg = None
-    if recipe.weights == 'backbone':
-        backbone.init_cfg = _start_of_backbone(folder)
-    elif recipe.weights == 'model':
+    if recipe.pretrained:
         config.load_from = str(_pretrained(folder, name))
         config.load_allow = [task.new_layers]
     backbone.frozen_stages = recipe.frozen_stages
@@ -306,11 +300,3 @@ def _pretrained(folder: Path, name: str) -> Path:
     """The weights of a task's pretrained model."""
     last = f'iter_{TASKS[name].pretraining}.pth'
     return folder / f'{name}_{PRETRAINING}' / last
-
-
-def _start_of_backbone(folder: Path) -> dict[str, Any]:
-    return dict(
-        type='Pretrained',
-        checkpoint=str(_pretrained(folder, 'classification')),
-        prefix='backbone.',
-    )
