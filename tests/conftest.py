@@ -1,6 +1,5 @@
 """What every test of the suite starts from."""
 
-import dataclasses
 import os
 import random
 
@@ -31,20 +30,8 @@ def _seed():
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory):
     """Root of a set of a few pictures; copy it to change it."""
-    from mmtransxnet.datasets.digits import build, scans
+    from tests.support.few_digits import build_few
 
     root = tmp_path_factory.mktemp('data') / 'digits'
-    sources = scans.load_sources()
-    # A tenth of the scans: with all, runs on single digits take most of the
-    # time for validation. Odd numbers: two processes do not share them evenly.
-    numbers = dict(train=121, val=45)
-    pools = {
-        split: pool[: numbers[split]] for split, pool in sources.pools.items()
-    }
-    few = dataclasses.replace(sources, pools=pools)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, 'load_sources', lambda: few)
-        build.build_digits(
-            root, size=96, train_images=4, val_images=5, renderings=1
-        )
-    return root
+    # An odd number: two processes do not share it evenly.
+    return build_few(root, size=96, train_images=4, val_images=5)

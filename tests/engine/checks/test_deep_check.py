@@ -9,8 +9,8 @@ import pytest
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from mmtransxnet.datasets import build_digits
 from tests.support import corrupt_files
+from tests.support.few_digits import build_few
 from tests.support.paths import ROOT
 from tests.support.tools import command, run
 
@@ -26,8 +26,7 @@ def whole(tmp_path_factory):
     # It keeps the stream it is made with; that of capsys is closed later.
     MMLogger.get_current_instance()
     root = tmp_path_factory.mktemp('deep') / 'digits'
-    build_digits(root, size=64, train_images=12, val_images=12, renderings=1)
-    return root
+    return build_few(root, size=64, train_images=12, val_images=12)
 
 
 @pytest.fixture
