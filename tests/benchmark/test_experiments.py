@@ -297,7 +297,7 @@ def test_table_of_own_data(tmp_path):
         lines=58,
         metric='coco/bbox_mAP',
         value=0.25,
-        minutes=1.5,
+        iterations=200,
     )
     record = dict(trial=dict(kind='label_maps'), result=result)
     write_lines(tmp_path / 'trials.jsonl', [record])
@@ -305,7 +305,7 @@ def test_table_of_own_data(tmp_path):
     write_own_data(tmp_path, path, dict(torch='2'))
     row = (
         '| label maps | detection | RetinaNet | 3 pictures | nothing | 58 | '
-        'box AP 25.0 | 1.5 |\n'
+        '200 | box AP 25.0 |\n'
     )
     assert row in own_data_table(tmp_path)
 

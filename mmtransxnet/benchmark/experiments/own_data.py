@@ -99,9 +99,10 @@ def measure(trial: Trial, steps: Steps) -> dict[str, Any]:
     )
     for folder in (runs, exported):
         shutil.rmtree(folder, ignore_errors=True)
-    steps.train(kind, str(short))
+    last = steps.train(kind, str(short))
     steps.run(f'{kind}, report', 'report.py', str(runs))
-    (best,) = runs.glob('best_*.pth')
+    # There is none where nothing was found.
+    best = next(runs.glob('best_*.pth'), last)
     steps.run(
         f'{kind}, export',
         'export.py',
@@ -115,7 +116,7 @@ def measure(trial: Trial, steps: Steps) -> dict[str, Any]:
         lines=len(config.read_text().splitlines()),
         metric=name,
         value=_last_value(name, runs),
-        minutes=round(steps.minutes[kind], 1),
+        iterations=trial['epochs'] * _iterations_of_an_epoch(settings),
     )
 
 

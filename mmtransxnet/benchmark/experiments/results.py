@@ -238,7 +238,7 @@ def _own_data(content: Mapping[str, Any]) -> str:
     rows = [
         [
             *('kind', 'task', 'algorithm', 'found', 'lost', 'config lines'),
-            *('metric after training', 'minutes'),
+            *('iterations', 'metric after training'),
         ]
     ]
     for record in content['trials']:
@@ -249,9 +249,8 @@ def _own_data(content: Mapping[str, Any]) -> str:
                 record['trial']['kind'].replace('_', ' '),
                 *(result[name] for name in ('task', 'algorithm')),
                 *(result[name] for name in ('found', 'lost')),
-                str(result['lines']),
+                *(str(result[name]) for name in ('lines', 'iterations')),
                 f'{title} {factor * result["value"]:.1f}',
-                f'{result["minutes"]:.1f}',
             ]
         )
     return _markdown(rows)
