@@ -25,6 +25,7 @@ from mmtransxnet.benchmark.experiments.trials import describe, run_trials
 from mmtransxnet.benchmark.own_kinds import KINDS
 from mmtransxnet.benchmark.pipeline import Steps
 from mmtransxnet.engine import report_user_errors
+from mmtransxnet.own_data.reading import read
 
 RECORD = (
     Path(__file__).parents[2] / 'docs/benchmarks/experiments/own_data.json'
@@ -50,6 +51,21 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def found_and_lost(data: Path, task: str) -> dict[str, str]:
+    """What was read, and what was not taken over, in words."""
+    collection = read(data, task)
+    objects = sum(len(p.objects) for p in collection.pictures)
+    found = f'{len(collection.pictures):,} pictures'
+    if objects:
+        found += f', {objects:,} objects'
+    found += f', {len(collection.classes)} classes'
+    lost = '; '.join(
+        f'{count:,} x {reason}'
+        for reason, count in collection.dropped.most_common()
+    )
+    return dict(found=found, lost=lost or 'nothing')
+
+
 def run(args: argparse.Namespace) -> None:
     """Train what is missing, or write down what was measured."""
     if args.record:
@@ -60,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     run_trials(
         list_trials(args.kinds),
         args.folder / 'trials.jsonl',
-        partial(measure, steps=steps),
+        partial(measure, steps=steps, look=found_and_lost),
         partial(steps.console.print, markup=False, soft_wrap=True),
         args.minutes,
     )

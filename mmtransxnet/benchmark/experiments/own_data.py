@@ -9,7 +9,7 @@ the class folders starts the others, as published weights would.
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from mmtransxnet.benchmark.experiments.trials import Trial
 from mmtransxnet.benchmark.own_kinds import KINDS
 from mmtransxnet.benchmark.pipeline import Steps
 from mmtransxnet.engine import load_config
-from mmtransxnet.own_data.reading import read
 from mmtransxnet.utils.errors import UserError
 
 FIRST = 'class_folders'
@@ -68,12 +67,15 @@ def build_digits(steps: Steps) -> None:
     )
 
 
-def measure(trial: Trial, steps: Steps) -> dict[str, Any]:
+def measure(
+    trial: Trial, steps: Steps, look: Callable[[Path, str], dict[str, str]]
+) -> dict[str, Any]:
     """Run the four commands on a kind.
 
     Args:
         trial: One of :func:`list_trials`.
         steps: In the folder of all trials; its digits are built.
+        look: Describes a folder read for a task: what is found and lost.
 
     Raises:
         UserError: The classifier that starts this kind is not trained.
@@ -112,7 +114,7 @@ def measure(trial: Trial, steps: Steps) -> dict[str, Any]:
     return dict(
         task=task,
         algorithm=settings.model.type,
-        **found_and_lost(data, task),
+        **look(data, task),
         lines=len(config.read_text().splitlines()),
         metric=name,
         value=_last_value(name, runs),
@@ -207,21 +209,6 @@ def _iterations_of_an_epoch(config: Config) -> int:
     else:
         count = len(listed.splitlines())
     return math.ceil(count / loader.batch_size)
-
-
-def found_and_lost(data: Path, task: str) -> dict[str, str]:
-    """What was read, and what was not taken over, in words."""
-    collection = read(data, task)
-    objects = sum(len(p.objects) for p in collection.pictures)
-    found = f'{len(collection.pictures):,} pictures'
-    if objects:
-        found += f', {objects:,} objects'
-    found += f', {len(collection.classes)} classes'
-    lost = '; '.join(
-        f'{count:,} x {reason}'
-        for reason, count in collection.dropped.most_common()
-    )
-    return dict(found=found, lost=lost or 'nothing')
 
 
 def _last_value(name: str, runs: Path) -> float:
