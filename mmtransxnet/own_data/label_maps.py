@@ -87,8 +87,8 @@ def pixel_shares(pictures: Iterable[Picture], classes: int) -> np.ndarray:
     for picture in pictures:
         values = read_values(picture.label_map)
         counts += np.bincount(values.ravel(), minlength=IGNORED + 1)
-    counts = counts[:classes]
-    return counts / max(1, counts.sum())
+    known: np.ndarray = counts[:classes]
+    return known / max(1, known.sum())
 
 
 def png(numbers: np.ndarray) -> bytes:
