@@ -4,17 +4,21 @@ Loading them takes most of the time of a tool on small data. Started as a
 program, by :mod:`tests.support.tools`; it reads a request in JSON from each
 line of its input, and prints the process's number, then its status.
 
-What the package itself does when it is imported is part of the tests, so it
-is not loaded here.
+With the package as well, and what it imports for the three tasks: a test of
+what importing it does starts a Python of its own.
 """
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
 import random
 import runpy
 import sys
+import threading
+import traceback
 
 LIBRARIES = (
     'torch', 'torchvision', 'torch.distributed.fsdp', 'torch.distributed.run',
@@ -23,19 +27,32 @@ LIBRARIES = (
     'rich.progress', 'scipy.interpolate', 'scipy.ndimage', 'scipy.optimize',
     'scipy.stats', 'shapely', 'skimage.morphology', 'skimage.segmentation',
     'sklearn.cluster', 'sklearn.metrics', 'terminaltables', 'timm',
+    # First: mmcv.cnn looks for the operators that it installs.
+    'mmtransxnet', 'mmtransxnet.engine.runner.train',
+    'mmtransxnet.apis.inference',
+    *(
+        f'{package}.{part}'
+        for package in ('mmdet', 'mmseg', 'mmpretrain')
+        for part in ('datasets', 'engine', 'evaluation', 'models',
+                     'structures', 'visualization')
+    ),
 )  # fmt: skip
 
 
-def next_program():
-    """Answer requests; return, in a new process, what it has to run."""
+def next_program(answers):
+    """Answer requests; return, in a new process, what it has to run.
+
+    Args:
+        answers: A file.
+    """
     for line in sys.stdin:
         request = json.loads(line)
         number = os.fork()
         if number == 0:
             return request
-        print(number, flush=True)
+        print(number, file=answers, flush=True)
         _, status = os.waitpid(number, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
     sys.exit()
 
 
@@ -61,9 +78,38 @@ def become(request):
     return program
 
 
+def run(program):
+    """Run a program; return its status as Python would."""
+    try:
+        runpy.run_path(program, run_name='__main__')
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def end(status):
+    """End the process without freeing what was loaded, which takes seconds."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == '__main__':
+    # Libraries print when they are imported.
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for name in LIBRARIES:
         # The distributions of OpenMMLab do not have all of them.
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    runpy.run_path(become(next_program()), run_name='__main__')
+    # Collections would copy the memory that is shared.
+    gc.freeze()
+    end(run(become(next_program(answers))))
