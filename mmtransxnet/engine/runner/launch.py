@@ -6,6 +6,7 @@ NODE_RANK, and print one line if the rendezvous fails.
 
 import os
 import sys
+import time
 from datetime import timedelta
 from typing import NamedTuple, NoReturn
 
@@ -38,6 +39,9 @@ _NAME = 'by-node-rank'
 
 # Time limit for an answer of the store, as in torchrun.
 _ANSWER_SECONDS = 60
+
+# How long a machine that ends leaves the others to read why.
+_READ_SECONDS = 10
 
 
 class Place(NamedTuple):
@@ -83,7 +87,11 @@ class Handler(DynamicRendezvousHandler):
         rank = self.place.rank
         store.set(str(met.rank), str(rank))
         ranks = [int(store.get(str(n))) for n in range(met.world_size)]
+        store.add('readers', 1)
         if len(set(ranks)) < len(ranks):
+            if rank == 0:
+                # The store ends with this process.
+                _wait_for_readers(store, met.world_size)
             raise RendezvousError(
                 f'NODE_RANK must differ between machines, not be {ranks}'
             )
@@ -97,6 +105,13 @@ class Handler(DynamicRendezvousHandler):
             met.world_size,
             RendezvousStoreInfo.build(rank, store, self._this_node.addr),
         )
+
+
+def _wait_for_readers(store: PrefixStore, number: int) -> None:
+    """Wait until all machines have read the ranks, for some seconds."""
+    end = time.monotonic() + _READ_SECONDS
+    while store.add('readers', 0) < number and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def meet(parameters: RendezvousParameters) -> Handler:
