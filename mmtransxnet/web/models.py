@@ -188,7 +188,7 @@ def _as_result(sample: Any, size: tuple[int, int]) -> runtime.Result:
             found.bboxes.float().cpu().numpy(),
             found.scores.float().cpu().numpy(),
             found.labels.cpu().numpy(),
-            patches=None if patches is None else _Patches(patches),
+            patches=None if patches is None else PatchList(patches),
         )
     if 'pred_sem_seg' in sample:
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
@@ -200,12 +200,12 @@ def _as_result(sample: Any, size: tuple[int, int]) -> runtime.Result:
     return runtime.Classification(size, scores)
 
 
-class _Patches(list[runtime.Patch]):
+class PatchList(list[runtime.Patch]):
     """Masks that can be chosen by an array of indices."""
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, np.ndarray):
-            return _Patches(self[i] for i in index.tolist())
+            return PatchList(self[i] for i in index.tolist())
         return super().__getitem__(index)
 
 

@@ -17,8 +17,10 @@ from PIL import Image
 from mmtransxnet.analysis.cam import class_activation
 from mmtransxnet.analysis.drawing import draw_activations, draw_fields
 from mmtransxnet.analysis.erf import model_fields
+from mmtransxnet.analysis.observation import run_stages
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.text import shorten
+from mmtransxnet.web.enlarge import enlarged
 from mmtransxnet.web.legend import legend, problem
 from mmtransxnet.web.models import PageModel, Prediction, as_dict
 from mmtransxnet.web.pictures import Upload, check_upload
@@ -45,8 +47,8 @@ _NO_ANALYSIS = (
     'need gradients. Start the page with the config and the checkpoint.'
 )
 _ANALYSIS = (
-    'For the picture above and the last stage of the model; each takes '
-    'seconds.'
+    'For the picture above: the class activation in the last two stages of '
+    'the model, the receptive field of all. Each takes seconds.'
 )
 
 
@@ -124,7 +126,7 @@ class Actions:
         """
         if found is None:
             return None, '', None
-        image = found.draw(score)
+        image = enlarged(found).draw(score)
         image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
         return image, legend(found, score), found.to_dict(score)
 
@@ -201,8 +203,12 @@ def _draw_activation(found: Prediction, file: Path) -> None:
     assert inferencer is not None
     image = np.ascontiguousarray(found.pixels[..., ::-1])
     data = inferencer.prepare(image)
-    activation = class_activation(inferencer.model, data)
-    draw_activations(image, [activation], file, inferencer.classes)
+    # The last stage alone is too coarse for small objects.
+    activations = [
+        class_activation(inferencer.model, data, stage=stage)
+        for stage in run_stages(inferencer.model)[-2:]
+    ]
+    draw_activations(image, activations, file, inferencer.classes)
 
 
 def _draw_fields(found: Prediction, file: Path, size: int) -> None:

@@ -1,6 +1,7 @@
 """Models of the page: predictions, drawings, data, descriptions."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from mmtransxnet.deploy import runtime
 from mmtransxnet.engine.checks.pictures import check_picture
 from mmtransxnet.utils.errors import UserError
+from mmtransxnet.web.enlarge import enlarged
 from mmtransxnet.web.legend import legend
 from mmtransxnet.web.models import (
     Prediction,
@@ -75,6 +77,24 @@ def test_exported_model_gives_what_predict_py_gives(files):
     assert found.to_dict(0.4)['results'] == entries
     drawn = own.draw(files / 'picture.png', result, 0.4)
     assert found.draw(0.4).tobytes() == drawn.tobytes()
+
+
+def test_small_pictures_are_drawn_enlarged(trained, files):
+    """Text and lines of a fixed size would hide the objects."""
+    for name in ('classifier', 'detector', 'segmentor'):
+        found = trained[name].predict(upload(files))
+        large = enlarged(found)
+        assert large.draw(0).size == (4 * 96, 4 * 96)
+        assert large.result.size == (4 * 96, 4 * 96)
+        if name == 'detector':
+            assert np.allclose(large.result.boxes, 4 * found.result.boxes)
+            masks = np.kron(found.result.masks, np.ones((1, 4, 4), bool))
+            assert np.array_equal(large.result.masks, masks)
+        elif name == 'segmentor':
+            labels = np.kron(found.result.labels, np.ones((4, 4), np.uint8))
+            assert np.array_equal(large.result.labels, labels)
+    wide = replace(found, pixels=np.zeros((20, 201, 3), np.uint8))
+    assert enlarged(wide) is wide
 
 
 def test_score_chooses_objects(files):

@@ -41,7 +41,7 @@ def test_call_over_http(client, files):
     assert data['images'][0]['file_name'] == 'picture.png'
     assert 'predicted in' in text
     with Image.open(drawing) as image:
-        assert image.size == (96, 96)
+        assert image.size == (4 * 96, 4 * 96)  # enlarged
 
 
 def call(server, *values):

@@ -30,7 +30,7 @@ def draw_fields(
         path: Where the PNG goes.
     """
     columns = max(len(fields) for fields in networks.values())
-    figure = new_figure(2.6 * columns + 1.2, 2.8 * len(networks) + 1)
+    figure = new_figure(2.6 * columns + 1.2, 3 * len(networks) + 1)
     grid = figure.subplots(len(networks), columns, squeeze=False)
     for row, (name, fields) in zip(grid, networks.items(), strict=True):
         for axis in row[len(fields) :]:
@@ -82,8 +82,8 @@ def _panel(axis: Any, field: Field) -> None:
         )
     half_of_it = next(s for s in squares if s.share == 0.5)
     axis.set_title(
-        f'{field.stage}\n50% within {half_of_it.side} px '
-        f'({half_of_it.area:.2%} of the area)',
+        f'{field.stage}\n50% within {half_of_it.side} px,\n'
+        f'{half_of_it.area:.2%} of the area',
         fontsize=9,
     )
     axis.tick_params(labelsize=7)
