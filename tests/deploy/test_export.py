@@ -138,25 +138,6 @@ def test_half_precision(exported, tmp_path, monkeypatch):
         assert difference.get('labels', 0.0) < 5e-3
 
 
-def test_constant_batch_and_size(tmp_path):
-    model = short_model(NAMES['classifier'])
-    changes = {'formats': ('onnx',), 'batch': 2, 'size': (64, 32)}
-    folder = _export(tmp_path, 'classifier', model, **changes)
-    run = FORMATS['onnx'].writer.open_model(folder / 'model.onnx')
-    images = pictures(2, 64, 32)
-    with torch.no_grad():
-        (expected,) = deploy_form(model).reference(model)(images)
-    got = run({'images': images.numpy()})['scores']
-    np.testing.assert_allclose(got, expected, atol=1e-4)
-    import onnx
-
-    graph = onnx.load(folder / 'model.onnx').graph
-    assert 'Scan' not in {node.op_type for node in graph.node}
-    content = json.loads((folder / 'model.json').read_text())
-    size = {k: content['input'][k] for k in ('batch', 'height', 'width')}
-    assert size == {'batch': 2, 'height': 64, 'width': 32}
-
-
 @pytest.mark.usefixtures('traced')
 def test_a_difference_is_an_error_and_nothing_is_left(exported, tmp_path):
     name, model, *_ = exported
