@@ -5,32 +5,8 @@ from typing import Any
 
 import numpy as np
 
-_DOMAIN = 'mmtransxnet'
-_NAME = 'normalise_map'
-
-# Of maps (B, C, H, W).
-_FUNCTION = f"""
-<opset_import: ["" : OPSET], domain: "{_DOMAIN}">
-{_NAME} <epsilon> (x, scale, bias) => (y) {{
-    columns = Constant<value_ints = [3]>()
-    rows = Constant<value_ints = [2]>()
-    channels = Constant<value_ints = [1]>()
-    mean_w = ReduceMean(x, columns)
-    mean_hw = ReduceMean(mean_w, rows)
-    mean = ReduceMean(mean_hw, channels)
-    centred = Sub(x, mean)
-    square = Mul(centred, centred)
-    var_w = ReduceMean(square, columns)
-    var_hw = ReduceMean(var_w, rows)
-    var = ReduceMean(var_hw, channels)
-    eps = Constant<value_float: float = @epsilon>()
-    more = Add(var, eps)
-    deviation = Sqrt(more)
-    factor = Div(scale, deviation)
-    scaled = Mul(centred, factor)
-    y = Add(scaled, bias)
-}}
-"""
+# Of maps (B, C, H, W): all of a sample.
+_AXES = (1, 2, 3)
 
 
 def write_for_browser(source: Path, target: Path) -> None:
@@ -48,49 +24,96 @@ def write_for_browser(source: Path, target: Path) -> None:
 
 
 def average_in_turn(model: Any) -> None:
-    """Compute the means of normalisations over one axis after another.
+    """Compute the means of whole maps over one axis after another.
 
-    torch exports a group norm with one group as an instance norm of the
-    flattened map. onnxruntime-web adds its float32 values, a million in a
-    large picture, one after another, and the sum loses digits. Here means are
-    over the columns, then the rows, then the channels.
+    Norms of an exported model have such means
+    (:class:`mmtransxnet.deploy.graphs.layers.Norm`). onnxruntime-web adds
+    their float32 values, a million in a large picture, one after another, and
+    the sum loses digits. Here means are over the columns, then the rows, then
+    the channels.
 
     Args:
         model: The ``onnx.ModelProto`` of an exported model; it is changed.
     """
-    from onnx import helper, parser
-
-    found = _norms_of_maps(model.graph)
-    if not found:
-        return
-    for node, x in found:
-        node.op_type, node.domain, node.input[0] = _NAME, _DOMAIN, x
-    # The outputs are maps now, no longer flat.
-    changed = {node.output[0] for node, _ in found}
-    kept = [v for v in model.graph.value_info if v.name not in changed]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(kept)
-    (opset,) = (o.version for o in model.opset_import if not o.domain)
-    text = _FUNCTION.replace('OPSET', str(opset))
-    model.functions.append(parser.parse_function(text))
-    model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-
-
-def _norms_of_maps(graph: Any) -> list[tuple[Any, str]]:
-    """The instance norms of flattened maps, each with the name of its map."""
     from onnx import numpy_helper
 
-    constants = {
-        value.name: numpy_helper.to_array(value) for value in graph.initializer
-    }
-    maps = {
-        node.output[0]: node.input[0]
+    nodes = list(model.graph.node)
+    constants = _constants(model.graph)
+    if not any(_is_mean_of_map(node, constants) for node in nodes):
+        return
+    names = {}
+    for axis in _AXES:
+        names[axis] = f'only_axis_{axis}'
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.array([axis]), names[axis])
+        )
+    del model.graph.node[:]
+    for node in nodes:
+        if _is_mean_of_map(node, constants):
+            model.graph.node.extend(_in_turn(node, names))
+        else:
+            model.graph.node.append(node)
+    # The engine would warn of what is not used any more.
+    used = _names_used(model.graph)
+    kept = [v for v in model.graph.initializer if v.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _names_used(graph: Any) -> set[str]:
+    """Names that nodes and outputs read, also in bodies of loops."""
+    found = {value.name for value in graph.output}
+    for node in graph.node:
+        found.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField('g'):
+                found |= _names_used(attribute.g)
+    return found
+
+
+def _constants(graph: Any) -> dict[str, Any]:
+    """Values by name, those that may be axes."""
+    from onnx import numpy_helper
+
+    found = {
+        node.output[0]: attribute.t
         for node in graph.node
-        if node.op_type == 'Reshape'
-        and np.array_equal(constants.get(node.input[1], ()), (0, 1, -1))
+        if node.op_type == 'Constant'
+        for attribute in node.attribute
+        if attribute.name == 'value'
     }
-    return [
-        (node, maps[node.input[0]])
-        for node in graph.node
-        if node.op_type == 'InstanceNormalization' and node.input[0] in maps
-    ]
+    found |= {value.name: value for value in graph.initializer}
+    return {
+        name: numpy_helper.to_array(value)
+        for name, value in found.items()
+        if list(value.dims) == [len(_AXES)]
+    }
+
+
+def _is_mean_of_map(node: Any, constants: dict[str, Any]) -> bool:
+    """Whether a node is a mean over channels, rows and columns."""
+    if node.op_type != 'ReduceMean' or len(node.input) < 2:
+        return False
+    # Without keepdims, the second axis would not be the same any more.
+    if any(a.name == 'keepdims' and not a.i for a in node.attribute):
+        return False
+    axes = constants.get(node.input[1])
+    # Maps have four dimensions: from the end, these are -3, -2 and -1.
+    return axes is not None and sorted(axes % (len(_AXES) + 1)) == list(_AXES)
+
+
+def _in_turn(node: Any, names: dict[int, str]) -> list[Any]:
+    """Means over the last axis, the one before, the first."""
+    from onnx import helper
+
+    x, result = node.input[0], node.output[0]
+    steps = [(3, f'{result}_columns'), (2, f'{result}_rows'), (1, result)]
+    nodes = []
+    for axis, name in steps:
+        nodes.append(
+            helper.make_node(
+                'ReduceMean', [x, names[axis]], [name], keepdims=1
+            )
+        )
+        x = name
+    return nodes

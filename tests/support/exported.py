@@ -193,23 +193,25 @@ def tiny_model(task, batch=None, size=None):
 NORMALISED = """
 <ir_version: 9, opset_import: ["" : 20]>
 normalised (uint8[batch, height, width, 3] images) => (float[batch, 3] scores)
-<int64[3] flat = {0, 1, -1}, float[1] one = {1}, float[1] zero = {0},
- int64 first = {0}>
+<int64[3] all = {1, 2, 3}, float small = {1e-5}, int64 first = {0}>
 {
     pixels = Cast<to = 1>(images)
     map = Transpose<perm = [0, 3, 1, 2]>(pixels)
-    flattened = Reshape(map, flat)
-    normalised = InstanceNormalization<epsilon = 1e-5>(flattened, one, zero)
-    shape = Shape(map)
-    back = Reshape(normalised, shape)
-    row = Gather<axis = 2>(back, first)
+    mean = ReduceMean<keepdims = 1>(map, all)
+    centred = Sub(map, mean)
+    square = Mul(centred, centred)
+    variance = ReduceMean<keepdims = 1>(square, all)
+    more = Add(variance, small)
+    deviation = Sqrt(more)
+    normalised = Div(centred, deviation)
+    row = Gather<axis = 2>(normalised, first)
     scores = Gather<axis = 2>(row, first)
 }
 """
 
 
 def normalised_model():
-    """A group norm with one group, as torch exports it; of all pixels.
+    """A norm as exported models have it, of all pixels.
 
     The scores of the classes are the first pixel's channels.
     """
