@@ -43,29 +43,28 @@ def quantise(model: Any, calibration: Sequence[Arrays]) -> Any:
     )
 
 
-# Products of attention, pooling and position tables; IDConv with any batch;
-# rows of position tables.
-_PRECISE = (
-    'ScaledDotProductAttention',
-    'MatMul',
-    'Softmax',
-    'TensorIterator',
-    'Gather',
-)
+_CONVOLUTIONS = ('Convolution', 'GroupConvolution')
+_NOT_COMPUTED = ('Constant', 'Parameter', 'Result')
 
 
 def _kept_precise(model: Any) -> list[str]:
-    """Names of the operators that are not quantised."""
+    """Names of the operators that are not quantised.
+
+    NNCF would quantise the maps that others read as well: sums and
+    concatenations, which made models slower, and reshaped ones of changing
+    sizes, with which OpenVINO's CPU plugin fails.
+    """
     return [
         op.get_friendly_name()
         for op in model.get_ops()
-        if op.get_type_name() in _PRECISE or _has_computed_kernel(op)
+        if op.get_type_name() not in (*_CONVOLUTIONS, *_NOT_COMPUTED)
+        or _has_computed_kernel(op)
     ]
 
 
 def _has_computed_kernel(op: Any) -> bool:
     """Whether this is a convolution as IDConv's with a constant batch."""
-    if op.get_type_name() not in ('Convolution', 'GroupConvolution'):
+    if op.get_type_name() not in _CONVOLUTIONS:
         return False
     return not _is_constant(op.input_value(1).get_node())
 

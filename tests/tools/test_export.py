@@ -50,9 +50,7 @@ def test_int8(tool, configs, checkpoint, tmp_path):
         for source in op.input_values()
         if source.get_node().get_type_name() == 'FakeQuantize'
     }
-    assert 'Convolution' in quantised
-    # Attention and pooling stay precise.
-    assert 'MatMul' not in quantised
+    assert quantised == {'Convolution', 'GroupConvolution'}
 
 
 def test_half_precision_for_triton(tool, configs, checkpoint, tmp_path):
