@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from mmtransxnet.deploy import convert, parity
+from mmtransxnet.deploy.browser_graph import average_in_turn
 from mmtransxnet.deploy.export import Request, export
 from mmtransxnet.deploy.formats import FORMATS
 from mmtransxnet.deploy.graphs import deploy_form
+from mmtransxnet.deploy.graphs.layers import Norm
 from mmtransxnet.utils.errors import UserError
 from tests.support.deploy import pictures, short_config, short_model
 
@@ -136,6 +138,53 @@ def test_half_precision(exported, tmp_path, monkeypatch):
         # scores 4e-4 to 2e-3, and other labels in 0.15 % of the pixels.
         assert 1e-5 < difference['scores'] < 5e-3
         assert difference.get('labels', 0.0) < 5e-3
+
+
+def test_constant_batch_and_size(tmp_path):
+    model = short_model(NAMES['classifier'])
+    changes = {'formats': ('onnx',), 'batch': 2, 'size': (64, 32)}
+    folder = _export(tmp_path, 'classifier', model, **changes)
+    run = FORMATS['onnx'].writer.open_model(folder / 'model.onnx')
+    images = pictures(2, 64, 32)
+    with torch.no_grad():
+        (expected,) = deploy_form(model).reference(model)(images)
+    got = run({'images': images.numpy()})['scores']
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    import onnx
+
+    graph = onnx.load(folder / 'model.onnx').graph
+    assert 'Scan' not in {node.op_type for node in graph.node}
+    content = json.loads((folder / 'model.json').read_text())
+    size = {k: content['input'][k] for k in ('batch', 'height', 'width')}
+    assert size == {'batch': 2, 'height': 64, 'width': 32}
+
+
+def test_the_page_takes_all_norms_in_turn(exported):
+    """What the browser's engine sums badly is in no exported graph of ours."""
+    import onnx
+
+    form = deploy_form(exported[1])
+    norms = [part for part in form.modules() if isinstance(part, Norm)]
+    model = onnx.load(exported[2] / 'model.onnx')
+    assert whole_map_means(model) == 2 * len(norms) > 0
+    average_in_turn(model)
+    onnx.checker.check_model(model)
+    assert whole_map_means(model) == 0
+    assert 'InstanceNormalization' not in {n.op_type for n in model.graph.node}
+
+
+def whole_map_means(model):
+    """How many nodes average over all but the batch."""
+    import onnx
+
+    values = {
+        value.name: onnx.numpy_helper.to_array(value)
+        for value in model.graph.initializer
+    }
+    return sum(
+        node.op_type == 'ReduceMean' and values[node.input[1]].size == 3
+        for node in model.graph.node
+    )
 
 
 @pytest.mark.usefixtures('traced')

@@ -170,7 +170,9 @@ def test_what_takes_a_containers_place_is_called(part):
         setattr(parent, child, Halved(getattr(parent, child)))
         return model(make_input(0, (2, 3, 64, 64)))
 
-    assert_all_close(outs('on'), outs('off'), 1e-5, part)
+    # Before torch 2.8, 1.7e-6.
+    limit = 1e-5 if torch.__version__ < '2.8' else 1e-6
+    assert_all_close(outs('on'), outs('off'), limit, part)
 
 
 # --------------------------------------------- norms that ask other processes

@@ -24,9 +24,9 @@ ENGINES = ('onnxruntime', 'openvino')
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 
+# Enough for speed, which does not depend on the values.
 _CALIBRATION_PICTURES = 4
 _CALIBRATION_SIZE = (224, 224)
-"""Enough for speed, which does not depend on the values."""
 
 
 class Features(DeployForm):
@@ -71,18 +71,19 @@ def work_of(
         shape: Number of images, height and width.
         graph: File of the graph in ONNX; written if it does not exist.
     """
+    written = 'onnx' if engine == 'onnxruntime' else 'openvino'
+    # Names a package that is missing before the backbone is traced.
+    check_formats([written], 'int8' if precision == 'int8' else 'fp32')
     source = _source(backbone, graph)
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (*shape, 3)).astype(np.uint8)
     threads = torch.get_num_threads()
     if engine == 'onnxruntime':
-        check_formats(['onnx'], 'fp32')
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / 'model.onnx'
             source.save_onnx(path)
             session = session_of(path, threads)
         return lambda: session.run(None, {'images': images})
-    check_formats(['openvino'], 'int8' if precision == 'int8' else 'fp32')
     model = converted(source)
     if precision == 'int8':
         size = (_CALIBRATION_PICTURES, 1, *_CALIBRATION_SIZE, 3)
@@ -98,10 +99,10 @@ def _source(backbone: Any, graph: Path | None) -> Source:
 
     Tracing takes a minute.
     """
-    import onnx
-
     source = Source(Features(backbone).eval())
     if graph is not None and graph.exists():
+        import onnx  # an extra
+
         source.onnx_model = onnx.load(graph)
     elif graph is not None:
         source.save_onnx(graph)
