@@ -27,7 +27,11 @@ from mmtransxnet.kernels.attention_blocks import (
     missing_values,
     resize_by_rows,
 )
-from mmtransxnet.kernels.settings import settings_of, without_autocast
+from mmtransxnet.kernels.settings import (
+    computed_type,
+    settings_of,
+    without_autocast,
+)
 
 # What fused attention needs on GPUs (PyTorch's preprocess_mask): values
 # between rows of the mask.
@@ -108,10 +112,8 @@ def _as_aligned_mask(table: Tensor) -> Tensor:
     Its type is the one in which autocast computes attention, so the blocks'
     gradients are summed in it, as for parameters that autocast converts.
     """
-    device, num_k = table.device.type, table.size(-1)
-    available = torch.amp.is_autocast_available(device)
-    if available and torch.is_autocast_enabled(device):
-        table = table.to(torch.get_autocast_dtype(device))
+    num_k = table.size(-1)
+    table = table.to(computed_type(table))
     missing = -num_k % _MASK_VALUES
     return F.pad(table, (0, missing))[..., :num_k] if missing else table
 
@@ -139,6 +141,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, table: Tensor) -> Tensor:
 def _attention_of_device(
     q: Tensor, k: Tensor, v: Tensor, table: Tensor
 ) -> Tensor:
+    # Operators of our own are not autocast.
+    q, k, v = (t.to(computed_type(t)) for t in (q, k, v))
     # PyTorch's fused attention needs the values of a token to be contiguous.
     # Padding copies them anyway.
     if not missing_values(q):

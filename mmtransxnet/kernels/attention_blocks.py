@@ -48,14 +48,17 @@ def fused_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     Returns:
         Tensor ``(B, heads, Nq, D)``.
     """
-    exact = settings_of(q).exact_mask and bias.dtype == torch.float32
-    mask = bias if exact else bias.to(q.dtype)
+    if settings_of(q).exact_mask and bias.dtype == torch.float32:
+        # Autocast would round the mask, in a pass of its own in each layer.
+        with without_autocast(q):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    bias = bias.to(q.dtype)
     dim, missing = q.size(-1), missing_values(q)
     if not missing:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
     q, k, v = (F.pad(t, (0, missing)) for t in (q, k, v))
     out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, scale=dim**-0.5
+        q, k, v, attn_mask=bias, scale=dim**-0.5
     )
     return out[..., :dim]
 

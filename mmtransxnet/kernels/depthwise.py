@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmtransxnet.kernels.formula import computed_by
-from mmtransxnet.kernels.settings import PLAIN, settings_of
+from mmtransxnet.kernels.settings import PLAIN, computed_type, settings_of
 
 # For smaller kernels, the library's backward kernel is faster.
 _MIN_KERNEL_SIZE = 5
@@ -157,9 +157,7 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve with kernels ``(C, 1, 1, 1)``."""
-    dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    dtype = computed_type(x)
     scaled = x.to(dtype) * weight.view(-1, 1, 1).to(dtype)
     return scaled if bias is None else scaled + bias.view(-1, 1, 1).to(dtype)
 
@@ -192,10 +190,7 @@ def _depthwise_fast(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         or not (torch.is_grad_enabled() and weight.requires_grad)
     ):
         return _conv2d(x, weight, bias)
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        x, weight, bias = (t.to(dtype) for t in (x, weight, bias))
+    x, weight, bias = (t.to(computed_type(x)) for t in (x, weight, bias))
     return _DepthwiseConv.apply(x, bias, False, weight)
 
 

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from mmtransxnet.kernels.channels_last import GELU
 from mmtransxnet.kernels.depthwise import DepthwiseConv2d, has_hooks
-from mmtransxnet.kernels.settings import settings_of
+from mmtransxnet.kernels.settings import computed_type, settings_of
 
 
 def conv_gelu(layers: Any, x: Tensor) -> Any:
@@ -47,7 +47,7 @@ def conv_add(conv: nn.Module, x: Tensor, other: Tensor) -> Tensor:
     """
     if (
         not _is_fused(conv, x)
-        or other.dtype != _dtype(x)
+        or other.dtype != computed_type(x)
         or (torch.is_grad_enabled() and other.requires_grad)
     ):
         return other + conv(x)
@@ -73,8 +73,8 @@ def _is_fused(conv: Any, x: Tensor) -> bool:
         and not _is_transformed()
         and type(x) is Tensor
         and x.numel() > 0
-        and _computes_in(_dtype(x))
-        and _dtype(conv.weight) == _dtype(x)
+        and _computes_in(computed_type(x))
+        and computed_type(conv.weight) == computed_type(x)
     )
 
 
@@ -102,17 +102,8 @@ def _needs_gradient(conv: nn.Module, x: Tensor) -> bool:
     return x.requires_grad or any(p.requires_grad for p in conv.parameters())
 
 
-def _dtype(x: Tensor) -> torch.dtype:
-    """Type in which a convolution of ``x`` computes."""
-    # Autocast leaves double as it is.
-    double = x.dtype == torch.float64
-    if torch.is_autocast_enabled(x.device.type) and not double:
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype
-
-
 def _operands(conv: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    dtype = _dtype(x)
+    dtype = computed_type(x)
     bias = None if conv.bias is None else conv.bias.to(dtype)
     return x.to(dtype), conv.weight.to(dtype), bias
 

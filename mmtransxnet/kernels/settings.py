@@ -135,6 +135,22 @@ def settings_for(device: str, settings: Settings) -> Iterator[None]:
         BY_DEVICE.update(before)
 
 
+def computed_type(x: Tensor) -> torch.dtype:
+    """Type in which autocast has convolutions and products of ``x`` computed.
+
+    That of ``x`` itself where autocast is off; autocast leaves double as it
+    is.
+    """
+    device = x.device.type
+    if (
+        x.dtype != torch.float64
+        and torch.amp.is_autocast_available(device)
+        and torch.is_autocast_enabled(device)
+    ):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
 def without_autocast(tensor: Tensor) -> AbstractContextManager:
     """Disable autocast: compute in the tensors' own types."""
     device = tensor.device.type

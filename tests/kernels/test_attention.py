@@ -391,15 +391,20 @@ def test_bias_under_autocast_is_as_exact_as_without():
     assert_close(made, exact, 1e-6, 'bias')
 
 
-def test_a_large_bias_is_added_in_full_precision():
+@pytest.mark.parametrize('autocast', [False, True], ids=['cast', 'autocast'])
+@pytest.mark.parametrize('rows', [20, 50], ids=['resized', 'whole'])
+@pytest.mark.parametrize('grad', [False, True], ids=['inference', 'training'])
+def test_a_large_bias_is_added_in_full_precision(rows, grad, autocast):
     """On CPUs; rounding the output is all that costs."""
-    q, k, v, table = (t.float().detach() for t in inputs(50, 6, (20, 6)))
+    q, k, v, table = (t.float().detach() for t in inputs(50, 6, (rows, 6)))
     table = 20 + table
     low = [t.bfloat16() for t in (q, k, v)]
     exact = plain(*(t.float() for t in low), table)
-    for grad in (False, True):
-        out = attention(*low, table.requires_grad_(grad))
-        assert_close(out.float(), exact.bfloat16().float(), 0.01, f'{grad}')
+    given = [q, k, v] if autocast else low
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        out = attention(*given, table.requires_grad_(grad))
+    assert out.dtype == torch.bfloat16
+    assert_close(out.float(), exact.bfloat16().float(), 0.01, 'output')
 
 
 def test_second_derivative_is_refused_with_a_remedy():
