@@ -19,8 +19,9 @@ import io
 import json
 import math
 import sys
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -816,11 +817,19 @@ _OUTPUTS = ('count', 'boxes', 'scores', 'labels', 'masks')
 
 
 class OnnxRuntime:
-    """A model in ONNX Runtime, on the CPU."""
+    """A model in ONNX Runtime, on the CPU.
+
+    Args:
+        path: Its file.
+        bf16: Not available.
+        threads: Number of threads; 0 for all cores.
+    """
 
     package = 'onnxruntime'
 
-    def __init__(self, path: Path, bf16: bool = False) -> None:
+    def __init__(
+        self, path: Path, bf16: bool = False, threads: int = 0
+    ) -> None:
         runtime = importlib.import_module('onnxruntime')
         if bf16:
             raise ModelError(
@@ -829,42 +838,140 @@ class OnnxRuntime:
             )
         options = runtime.SessionOptions()
         options.log_severity_level = 3  # errors only
+        options.intra_op_num_threads = threads
         self._session = runtime.InferenceSession(
             str(path), options, providers=['CPUExecutionProvider']
         )
         self._outputs = [out.name for out in self._session.get_outputs()]
 
-    def __call__(self, inputs: Arrays) -> Arrays:
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run the model."""
-        values = self._session.run(self._outputs, inputs)
+        values = self._session.run(self._outputs, dict(inputs))
         return dict(zip(self._outputs, values, strict=True))
 
 
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Names and shapes of inputs."""
+
+WORTH = 4.0
+"""How many times as long as compiling the runs of some shapes must have taken
+until a program of their own is compiled. Such a program takes two thirds to
+seven eighths of the time, so it pays off when they come as often again."""
+
+MAX_FIXED = 2
+"""Such programs that are kept; one has hundreds of MB."""
+
+_MAX_TIMED = 256
+
+
+class FixedPrograms:
+    """Programs for constant shapes, of those that come often.
+
+    Args:
+        compile_program: Compiles the model for shapes.
+        enough: Seconds that runs of equal shapes must have taken.
+    """
+
+    def __init__(
+        self, compile_program: Callable[[Shapes], Any], enough: float
+    ) -> None:
+        self._compile = compile_program
+        self._enough = enough
+        # Both with the least recently used first.
+        self._programs: dict[Shapes, Any] = {}
+        self._seconds: dict[Shapes, float] = {}
+
+    def get(self, shapes: Shapes) -> Any:
+        """The program for shapes; None if they have none."""
+        program = self._programs.pop(shapes, None)
+        if program is None:
+            if self._seconds.get(shapes, 0.0) <= self._enough:
+                return None
+            del self._seconds[shapes]
+            _keep_last(self._programs, MAX_FIXED - 1)
+            program = self._compile(shapes)
+        self._programs[shapes] = program
+        return program
+
+    def add(self, shapes: Shapes, seconds: float) -> None:
+        """Count the time of a run without such a program."""
+        self._seconds[shapes] = self._seconds.pop(shapes, 0.0) + seconds
+        _keep_last(self._seconds, _MAX_TIMED)
+
+
+def _keep_last(entries: dict[Shapes, Any], number: int) -> None:
+    while len(entries) > number:
+        del entries[next(iter(entries))]
+
+
 class OpenVino:
-    """A model in OpenVINO, on the CPU."""
+    """A model in OpenVINO, on the CPU.
+
+    A program for any shapes runs until those of a picture have come often;
+    then they get a program of their own, which is faster.
+
+    Args:
+        path: Its file.
+        bf16: Whether to compute in bfloat16.
+        threads: Number of threads; 0 for all cores.
+        worth: See ``WORTH``. With 0, the second picture of a size has a
+            program of its own.
+    """
 
     package = 'openvino'
 
-    def __init__(self, path: Path, bf16: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        bf16: bool = False,
+        threads: int = 0,
+        worth: float = WORTH,
+    ) -> None:
         openvino = importlib.import_module('openvino')
         # Without the hint, a CPU with bfloat16 instructions uses them.
-        precision = 'bf16' if bf16 else 'f32'
-        model = openvino.Core().compile_model(
-            str(path), 'CPU', {'INFERENCE_PRECISION_HINT': precision}
-        )
-        self._request = model.create_infer_request()
+        self._options: dict[str, Any] = {
+            'INFERENCE_PRECISION_HINT': 'bf16' if bf16 else 'f32'
+        }
+        if threads:
+            self._options['INFERENCE_NUM_THREADS'] = threads
+        start = time.perf_counter()
+        self._core = openvino.Core()
+        self._model = self._core.read_model(str(path))
         # A tensor may have the names of inner nodes as well.
         self._outputs = [
-            next(name for name in out.get_names() if name in _OUTPUTS)
-            for out in model.outputs
+            next((n for n in out.get_names() if n in _OUTPUTS), out.any_name)
+            for out in self._model.outputs
         ]
+        self._request = self._compiled(self._model)
+        enough = worth * (time.perf_counter() - start)
+        if all(entry.partial_shape.is_static for entry in self._model.inputs):
+            enough = math.inf
+        self._fixed = FixedPrograms(self._compiled_for, enough)
 
-    def __call__(self, inputs: Arrays) -> Arrays:
+    def _compiled(self, model: Any) -> Any:
+        compiled = self._core.compile_model(model, 'CPU', self._options)
+        return compiled.create_infer_request()
+
+    def _compiled_for(self, shapes: Shapes) -> Any:
+        model = self._model.clone()
+        model.reshape({name: list(shape) for name, shape in shapes})
+        return self._compiled(model)
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run the model."""
-        self._request.infer(inputs)
+        inputs = dict(inputs)
+        shapes = tuple((name, value.shape) for name, value in inputs.items())
+        request = self._fixed.get(shapes)
+        if request is None:
+            request = self._request
+            start = time.perf_counter()
+            request.infer(inputs)
+            self._fixed.add(shapes, time.perf_counter() - start)
+        else:
+            request.infer(inputs)
         # The next call overwrites the request's memory.
         return {
-            name: self._request.get_output_tensor(index).data.copy()
+            name: request.get_output_tensor(index).data.copy()
             for index, name in enumerate(self._outputs)
         }
 

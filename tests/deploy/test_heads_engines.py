@@ -24,6 +24,9 @@ from tests.support.detectors import (
     detector_config,
     pictures,
 )
+from tests.support.paths import ROOT
+from tests.support.suite_configs import load
+from tests.support.tensorrt import assert_documented
 
 onnx = pytest.importorskip('onnx', reason='pip install onnx')
 pytest.importorskip('onnxscript', reason='pip install onnxscript')
@@ -213,21 +216,19 @@ def test_regions_are_sampled_as_in_torch(engine, sampling_ratio):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_operators_are_those_of_tensorrt(name):
     _, model = exported(name)
-    assert {i.domain for i in model.opset_import} <= {''}
-    assert model.opset_import[0].version in tensorrt_operators.OPSETS
-    nodes = list(all_nodes(model.graph))
-    used = {node.op_type for node in nodes}
-    assert used <= tensorrt_operators.OPERATORS
-    assert not {node.domain for node in nodes} - {''}
-    # It has uint8 for inputs and outputs only.
-    readers = [node.op_type for node in nodes if 'images' in node.input]
-    assert set(readers) <= {'Cast', 'Shape'}
+    assert_documented(model)
 
 
-def all_nodes(graph):
-    """Nodes of a graph and of those in its nodes."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField('g'):
-                yield from all_nodes(attribute.g)
+def test_top_k_of_the_configs_is_within_tensorrts():
+    """The micro models rank fewer candidates than these."""
+    ranked = []
+    for path in (ROOT / 'configs/detection').glob('*.py'):
+        test_cfg = load(path).model.test_cfg
+        parts = [test_cfg, *(test_cfg.get(n, {}) for n in ('rpn', 'rcnn'))]
+        ranked += [
+            part[key]
+            for part in parts
+            for key in ('nms_pre', 'max_per_img')
+            if key in part
+        ]
+    assert 0 < max(ranked) <= tensorrt_operators.MAX_TOP_K

@@ -163,6 +163,117 @@ def test_reads_files_images_and_lists(folders, tmp_path):
     assert model([]) == []
 
 
+# ---- Programs for constant shapes
+
+
+def shapes_of(*shape):
+    return (('images', shape),)
+
+
+def test_shapes_that_come_often_get_a_program():
+    compiled = []
+
+    def compile_program(shapes):
+        compiled.append(shapes)
+        return shapes
+
+    programs = runtime.FixedPrograms(compile_program, enough=2.0)
+    often, rare = shapes_of(1, 64, 64, 3), shapes_of(1, 64, 96, 3)
+    programs.add(rare, 0.5)
+    for _ in range(4):
+        assert programs.get(often) is None
+        programs.add(often, 0.5)
+    assert programs.get(often) is None  # not more than enough
+    programs.add(often, 0.1)
+    assert programs.get(often) == programs.get(often) == often
+    assert programs.get(rare) is None
+    assert compiled == [often]
+
+
+def test_the_programs_used_last_are_kept():
+    compiled = []
+    programs = runtime.FixedPrograms(
+        lambda shapes: compiled.append(shapes) or shapes, enough=1.0
+    )
+    a, b, c = (shapes_of(1, 32, width, 3) for width in (32, 64, 96))
+    for shapes in (a, b):
+        programs.add(shapes, 2.0)
+        assert programs.get(shapes) == shapes
+    assert programs.get(a) == a
+    programs.add(c, 2.0)
+    assert programs.get(c) == c
+    assert compiled == [a, b, c]
+    assert programs.get(a) == a
+    # It has to come often again.
+    assert programs.get(b) is None
+
+
+def test_the_times_of_many_shapes_are_not_kept():
+    programs = runtime.FixedPrograms(lambda shapes: shapes, enough=1.0)
+    first = shapes_of(1, 32, 31, 3)
+    programs.add(first, 2.0)
+    for width in range(32, 2000):
+        programs.add(shapes_of(1, 32, width, 3), 0.5)
+    assert programs.get(first) is None
+
+
+class Eager(runtime.OpenVino):
+    """Compiles a program for a size when it comes the second time."""
+
+    def __init__(self, path, bf16=False):
+        super().__init__(path, bf16, worth=0)
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """Shapes of the pictures that had a program of their own."""
+    used = []
+    get = runtime.FixedPrograms.get
+
+    def recorded(programs, shapes):
+        program = get(programs, shapes)
+        if program is not None:
+            used.append(dict(shapes)['images'])
+        return program
+
+    monkeypatch.setattr(runtime.FixedPrograms, 'get', recorded)
+    return used
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_programs_of_a_size_give_the_same_results(
+    folders, task, used, monkeypatch
+):
+    model = runtime.load(folders[task], 'openvino')
+    monkeypatch.setitem(runtime.ENGINES, 'openvino', Eager)
+    fast = runtime.load(folders[task], 'openvino')
+    draw = np.random.default_rng(0)
+    shapes = [(40, 60), (60, 40), (64, 96)]
+    pictures = [draw.integers(0, 256, (*s, 3), 'uint8') for s in shapes]
+    expected = model(pictures)
+    assert used == []
+    # More sizes and batches than programs are kept.
+    for batch in (1, 2, 1):
+        for picture, result in zip(pictures, expected, strict=True):
+            for _ in range(3):
+                for got in fast([picture] * batch, batch_size=batch):
+                    assert np.allclose(got.scores, result.scores, atol=1e-5)
+                    if task == 'detection':
+                        assert np.allclose(got.boxes, result.boxes, atol=1e-3)
+    assert {shape[0] for shape in used} == {1, 2}
+
+
+def test_a_constant_size_has_no_other_program(tmp_path, used, monkeypatch):
+    monkeypatch.setitem(runtime.ENGINES, 'openvino', Eager)
+    folder = write_exported(
+        tmp_path, 'segmentation', ('openvino',), batch=1, size=(64, 64)
+    )
+    model = runtime.load(folder)
+    for _ in range(3):
+        model(red(102))
+    assert used == []
+
+
 # ---- Errors
 
 

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from mmtransxnet.deploy.convert import Source
-from mmtransxnet.deploy.formats import check_formats
-from mmtransxnet.deploy.formats.onnx import session_of
-from mmtransxnet.deploy.formats.openvino import compiled_for, converted
+from mmtransxnet.deploy.formats import FORMATS, check_formats
 from mmtransxnet.deploy.graphs.backbone import DeployBackbone
 from mmtransxnet.deploy.graphs.base import DeployForm, Normalise
-from mmtransxnet.deploy.quantisation import quantise
+from mmtransxnet.deploy.runtime import Engine, OnnxRuntime, OpenVino
 
 ENGINES = ('onnxruntime', 'openvino')
 
@@ -62,7 +60,9 @@ def work_of(
     shape: tuple[int, int, int],
     graph: Path | None = None,
 ) -> Callable[[], Any]:
-    """A function that runs an exported backbone, as exported by default.
+    """A function that runs an exported backbone as predict.py does.
+
+    It is exported as by default. Pictures of its size have come often.
 
     Args:
         backbone: The backbone, in evaluation mode.
@@ -71,27 +71,31 @@ def work_of(
         shape: Number of images, height and width.
         graph: File of the graph in ONNX; written if it does not exist.
     """
-    written = 'onnx' if engine == 'onnxruntime' else 'openvino'
+    row = FORMATS['onnx' if engine == 'onnxruntime' else 'openvino']
+    written = 'int8' if precision == 'int8' else 'fp32'
     # Names a package that is missing before the backbone is traced.
-    check_formats([written], 'int8' if precision == 'int8' else 'fp32')
+    check_formats([row.name], written)
     source = _source(backbone, graph)
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (*shape, 3)).astype(np.uint8)
-    threads = torch.get_num_threads()
-    if engine == 'onnxruntime':
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / 'model.onnx'
-            source.save_onnx(path)
-            session = session_of(path, threads)
-        return lambda: session.run(None, {'images': images})
-    model = converted(source)
-    if precision == 'int8':
+    if written == 'int8':
         size = (_CALIBRATION_PICTURES, 1, *_CALIBRATION_SIZE, 3)
         pictures = draw.integers(0, 256, size).astype(np.uint8)
-        model = quantise(model, [{'images': picture} for picture in pictures])
-    hint = 'bf16' if precision == 'bf16' else 'f32'
-    request = compiled_for(model, hint, threads).create_infer_request()
-    return lambda: request.infer({'images': images})
+        source.calibration = [{'images': picture} for picture in pictures]
+    threads = torch.get_num_threads()
+    run: Engine
+    # On Windows, a file of weights that are mapped cannot be removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / row.file
+        row.writer.write(source, path, written)
+        if engine == 'onnxruntime':
+            run = OnnxRuntime(path, threads=threads)
+        else:
+            run = OpenVino(path, precision == 'bf16', threads, worth=0)
+            # The first picture of a size has no program of its own.
+            run({'images': images})
+    run({'images': images})
+    return lambda: run({'images': images})
 
 
 def _source(backbone: Any, graph: Path | None) -> Source:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from mmtransxnet.deploy.convert import Source
-from mmtransxnet.deploy.formats import Arrays, Runner
+from mmtransxnet.deploy.formats import Runner
+from mmtransxnet.deploy.runtime import OnnxRuntime
 
 # Smaller constants are sizes, positions and scales.
 _MIN_HALF_VALUES = 1024
@@ -25,29 +26,7 @@ def write(source: Source, path: Path, precision: str) -> None:
 
 def open_model(path: Path) -> Runner:
     """Load the model in ONNX Runtime, on the CPU."""
-    session = session_of(path)
-    names = [output.name for output in session.get_outputs()]
-
-    def run(inputs: Arrays) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
-
-    return run
-
-
-def session_of(path: Path, threads: int = 0) -> Any:
-    """A session of ONNX Runtime on the CPU.
-
-    Args:
-        path: The file.
-        threads: Number of threads; 0 for all cores.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(
-        path, options, providers=['CPUExecutionProvider']
-    )
+    return OnnxRuntime(path)
 
 
 def set_metadata(path: Path, text: str) -> None:

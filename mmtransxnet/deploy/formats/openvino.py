@@ -4,10 +4,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmtransxnet.deploy.convert import Source
-from mmtransxnet.deploy.formats import Arrays, Runner
+from mmtransxnet.deploy.formats import Runner
+from mmtransxnet.deploy.runtime import OpenVino
 
 
 def write(source: Source, path: Path, precision: str) -> None:
@@ -65,32 +64,12 @@ def order_ties(model: Any) -> None:
 
 
 def open_model(path: Path) -> Runner:
-    """Load the model in OpenVINO, on the CPU, computing in float32."""
-    compiled = compiled_for(path, 'f32')
-    names = [output.any_name for output in compiled.outputs]
+    """Load the model in OpenVINO as predict.py does, in float32.
 
-    def run(inputs: Arrays) -> dict[str, np.ndarray]:
-        results = compiled(dict(inputs))
-        return {name: results[name] for name in names}
-
-    return run
-
-
-def compiled_for(model: Any, precision: str, threads: int = 0) -> Any:
-    """A model compiled for the CPU.
-
-    Args:
-        model: A model of OpenVINO or its file.
-        precision: ``'f32'`` or ``'bf16'``. It is named, as OpenVINO's default
-            is bfloat16 on some processors.
-        threads: Number of threads; 0 for all cores.
+    From the second picture of a size on, it runs the program for this size
+    alone, so that a comparison has both.
     """
-    import openvino
-
-    options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': precision}
-    if threads:
-        options['INFERENCE_NUM_THREADS'] = threads
-    return openvino.Core().compile_model(model, 'CPU', options)
+    return OpenVino(path, worth=0)
 
 
 def set_metadata(path: Path, text: str) -> None:
