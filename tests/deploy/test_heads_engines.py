@@ -195,6 +195,26 @@ def exported_extractor(sampling_ratio):
     return form, convert.to_onnx(form)
 
 
+@pytest.mark.parametrize('engine', [run_onnxruntime, run_openvino])
+@pytest.mark.parametrize('different', [1, 4, 1000])
+def test_equal_scores_keep_their_order(engine, different):
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 20]> '
+        'best (float[B, N] x) => (float[B, 50] y, int64[B, 50] i) '
+        '<int64[1] k = {50}> { y, i = TopK<axis = 1>(x, k) }'
+    )
+    run = engine(model)
+    for shape in ((1, 50), (3, 51), (2, 4000)):
+        draw = np.random.default_rng(different)
+        scores = draw.integers(0, different, shape).astype(np.float32)
+        values, index = run(torch.from_numpy(scores / 7 - 1))
+        expected = np.argsort(-scores, axis=1, kind='stable')[:, :50]
+        assert np.array_equal(index, expected)
+        assert np.array_equal(
+            values, np.take_along_axis(scores / 7 - 1, index, axis=1)
+        )
+
+
 def regions(number, largest=500.0):
     corners = (torch.rand(number, 2, 2) * largest).sort(dim=1)[0].flatten(1)
     return torch.cat([torch.randint(0, 2, (number, 1)), corners], dim=1)

@@ -39,28 +39,60 @@ def order_ties(model: Any) -> None:
     """Let equal scores keep their order, as ONNX defines it.
 
     OpenVINO converts ONNX's TopK to one that may choose any of equal values:
-    a detector would then find other boxes in pictures with even areas.
+    a detector would then find other boxes in pictures with even areas. Its
+    stable TopK compares each value with all K best, which took a quarter of
+    the time of Mask R-CNN. So the K best are found by the fast one, chosen by
+    their order, and only these are ranked by the stable one.
 
     Args:
-        model: A model of OpenVINO, changed in place.
+        model: A model of OpenVINO, changed in place. Each TopK is of the
+            highest values of rows ``(B, N)``.
     """
-    from openvino import opset11
+    from openvino import opset11 as op
 
     for node in model.get_ops():
         if node.get_type_name() != 'TopK':
             continue
+        values, k = node.input_value(0), node.input_value(1)
         kept = node.get_attributes()
-        stable = opset11.topk(
-            node.input_value(0),
-            node.input_value(1),
-            kept['axis'],
-            kept['mode'],
-            kept['sort'],
-            kept['index_element_type'],
-            stable=True,
-        )
-        for i in range(node.get_output_size()):
-            node.output(i).replace(stable.output(i))
+        options = (1, kept['mode'], kept['sort'], kept['index_element_type'])
+        fast = op.topk(values, k, *options)
+        index = _first_k(values, fast, k)
+        chosen = op.gather_elements(values, index, 1)
+        best = op.topk(chosen, k, *options, stable=True)
+        order = op.gather_elements(index, best.output(1), 1)
+        node.output(0).replace(best.output(0))
+        node.output(1).replace(order.output(0))
+
+
+def _first_k(values: Any, fast: Any, k: Any) -> Any:
+    """Indices of the K best of each row, the first among equal ones.
+
+    Args:
+        values: ``(B, N)``.
+        fast: Their TopK, with any of those that equal the last.
+        k: K.
+
+    Returns:
+        Ascending indices ``(B, K)``.
+    """
+    from openvino import opset11 as op
+
+    index = fast.output(1)
+    lowest = op.reduce_min(op.gather_elements(values, index, 1), 1, True)
+    above = op.convert(op.greater(values, lowest), 'i64')
+    equal = op.convert(op.equal(values, lowest), 'i64')
+    # Numbers those above, then the equal ones, then the others: were the
+    # comparisons rounded, in bfloat16, there would be K nevertheless.
+    below = op.subtract(op.subtract(1, above), equal)
+    number, before = 0, 0
+    for part in (above, equal, below):
+        place = op.add(op.cum_sum(part, 1), before)
+        number = op.add(op.multiply(place, part), number)
+        before = op.add(op.reduce_sum(part, 1, True), before)
+    first = op.less_equal(number, op.convert(k, 'i64'))
+    columns = op.gather(op.non_zero(first, 'i64'), 1, 0)
+    return op.reshape(columns, op.shape_of(index), False)
 
 
 def open_model(path: Path) -> Runner:
