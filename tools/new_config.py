@@ -9,6 +9,7 @@ docs/own_data.md describes what is read and how it is decided.
 
 import argparse
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from rich.console import Console
@@ -107,7 +108,10 @@ def look_and_decide(args: argparse.Namespace, output: Output) -> None:
 
 def check(path: Path) -> list[str]:
     """Check every file that the config reads."""
-    deep = DeepCheck(load_config(str(path)))
+    config = load_config(str(path))
+    # pycocotools prints what it does.
+    with redirect_stdout(None):
+        deep = DeepCheck(config)
     verdicts = track(
         deep.run(os.cpu_count() or 1),
         'checking',

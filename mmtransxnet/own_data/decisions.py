@@ -274,17 +274,17 @@ def _detector_size(made: Decisions, prepared: Prepared) -> None:
     (small,) = quantiles(sides(object_sizes(pictures)), [0.1])
     own = min(1.0, largest)
     scale = max(own, min(largest, 2.0, _SMALL_OBJECT / max(small, 1.0)))
-    usual = f'the pictures have {long:.0f} x {short:.0f} pixels (median)'
+    reason = f'the pictures have {long:.0f} x {short:.0f} pixels (median)'
+    if scale > own:
+        reason += (
+            f', enlarged {scale:.1f} times because a tenth of the objects '
+            f'has sides below {small:.0f} pixels'
+        )
     if scale == largest:
-        reason = f'{usual}; this is the largest of the published recipe'
+        reason += '; this is the largest of the published recipe'
         made.add('size', (long_most, short_most), reason)
     else:
-        reason = f'{usual}, kept'
-        if scale > own:
-            reason = (
-                f'{usual}, enlarged {scale:.1f} times because a tenth of '
-                f'the objects has sides below {small:.0f} pixels'
-            )
+        reason += ', kept' if scale == own else ''
         made.add('size', (_up(long * scale), _up(short * scale)), reason)
     made.add(
         'scale',

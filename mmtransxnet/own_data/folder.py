@@ -131,10 +131,23 @@ class Folder:
         return self._nearest(found, path, annotation)
 
     def with_stem(self, annotation: PurePosixPath) -> PurePosixPath | None:
-        """Return the picture with the same name, apart from the suffix."""
+        """Return the picture with the same name, apart from the suffix.
+
+        Raises:
+            UserError: It fits several pictures.
+        """
+        found = self._with_stem(annotation)
+        return self._nearest(found, annotation, annotation)
+
+    def has_stem(self, annotation: PurePosixPath) -> bool:
+        """Whether there is one picture with the same name."""
+        return len(self._with_stem(annotation)) == 1
+
+    def _with_stem(self, annotation: PurePosixPath) -> list[PurePosixPath]:
         found = self._by_stem.get(annotation.stem, [])
         beside = [file for file in found if file.parent == annotation.parent]
-        return self._nearest(beside or found, annotation, annotation)
+        folders = set(annotation.parts[:-1])
+        return beside or _closest(found, folders)
 
     def _require_inside(
         self, path: PurePosixPath, annotation: PurePosixPath
@@ -161,6 +174,7 @@ class Folder:
         split = split_of(annotation) or split_in_name(annotation.stem)
         if len(found) > 1 and split:
             found = [file for file in found if split_of(file) == split]
+        found = _closest(found, {*annotation.parts[:-1], *path.parts[:-1]})
         if len(found) == 1:
             return found[0]
         raise UserError(
@@ -184,6 +198,18 @@ def _plain(name: str) -> str:
 
 def _ends_with(file: PurePosixPath, path: PurePosixPath) -> bool:
     return file.parts[-len(path.parts) :] == path.parts
+
+
+def _closest(
+    found: list[PurePosixPath], folders: set[str]
+) -> list[PurePosixPath]:
+    """Those that lie in most of some folders, as in ``north/images``."""
+    common = [len(folders.intersection(file.parts[:-1])) for file in found]
+    return [
+        file
+        for file, count in zip(found, common, strict=True)
+        if count == max(common)
+    ]
 
 
 def _walk(root: Path) -> Iterator[PurePosixPath]:

@@ -14,7 +14,7 @@ _EXPECTED = {
     '.txt': 'YOLO has a class number, then x, y, width and height from 0 to 1',
     '.json': "COCO's json has images, annotations and categories, LabelMe's "
     'has shapes and imagePath',
-    '.xml': "Pascal VOC's XML has <annotation>",
+    '.xml': "Pascal VOC's XML has <annotation>; export CVAT's own as COCO",
 }
 
 

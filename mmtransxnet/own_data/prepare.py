@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmtransxnet.own_data import geometry, label_maps
+from mmtransxnet.own_data.brightness import darkness
 from mmtransxnet.own_data.collection import (
     CLASSIFICATION,
     DETECTION,
@@ -20,7 +21,12 @@ from mmtransxnet.own_data.collection import (
     Prepared,
     Split,
 )
-from mmtransxnet.own_data.splits import Labels, split
+from mmtransxnet.own_data.splits import (
+    MIN_CUT_PICTURES,
+    MIN_PICTURES,
+    Labels,
+    split,
+)
 from mmtransxnet.own_data.tiles import cut
 from mmtransxnet.utils.atomic_write import write_safely
 from mmtransxnet.utils.errors import UserError
@@ -74,7 +80,9 @@ def prepare(
     if collection.task == SEGMENTATION:
         _write_label_maps(collection, folder)
         labels = _labels_in_maps(collection)
-    collection = split(collection, labels, seed)
+    least = MIN_PICTURES if tile is None else MIN_CUT_PICTURES
+    collection = split(collection, labels, seed, least)
+    collection.reasons += darkness(collection.pictures)
     if tile is None:
         return _write(collection, folder, collection.root, labels)
     tiled = cut(collection, folder / 'tiles', tile, overlap)

@@ -17,14 +17,22 @@ SHARE = 0.2
 """Share of the pictures for validation."""
 
 MIN_PICTURES = 4
+MIN_CUT_PICTURES = 2
+"""If pictures are cut into tiles: one to train, one to validate."""
 
 Labels = dict[Path, frozenset[str]]
 
 
-def split(collection: Collection, labels: Labels, seed: int = 0) -> Collection:
+def split(
+    collection: Collection,
+    labels: Labels,
+    seed: int = 0,
+    least: int = MIN_PICTURES,
+) -> Collection:
     """Give each picture a split.
 
-    Splits that the data has are used. Else a fifth of the pictures is for
+    Splits that the data has are used; a training picture that has a copy in
+    validation or test is left out. Else a fifth of the pictures is for
     validation: for each class, beginning with the rarest, a fifth of the
     pictures that show it, but at least one stays for training. Pictures that
     are copies of each other stay together.
@@ -33,6 +41,7 @@ def split(collection: Collection, labels: Labels, seed: int = 0) -> Collection:
         collection: The data.
         labels: The classes that each picture shows.
         seed: For the order in which pictures are drawn.
+        least: Number of training pictures that are divided at least.
 
     Returns:
         The collection with splits ``train`` and ``val``, and ``test`` if the
@@ -44,7 +53,7 @@ def split(collection: Collection, labels: Labels, seed: int = 0) -> Collection:
     """
     given = {picture.split for picture in collection.pictures} - {None}
     if not given:
-        return _divided(collection, collection.pictures, labels, seed)
+        return _divided(collection, collection.pictures, labels, seed, least)
     outside = [p for p in collection.pictures if p.split is None]
     collection.pictures = [p for p in collection.pictures if p.split]
     if outside:
@@ -60,14 +69,12 @@ def split(collection: Collection, labels: Labels, seed: int = 0) -> Collection:
             'pictures and none for training: add a split named train, or '
             'remove the names of splits to have a new one made'
         )
+    _leave_copies_out(collection)
     if 'val' in given:
         collection.reasons.append('The splits are those of the data.')
-        _report_copies(collection)
         return collection
     training = [p for p in collection.pictures if p.split == 'train']
-    _divided(collection, training, labels, seed)
-    _report_copies(collection)
-    return collection
+    return _divided(collection, training, labels, seed, least)
 
 
 def _divided(
@@ -75,13 +82,15 @@ def _divided(
     pictures: list[Picture],
     labels: Labels,
     seed: int,
+    least: int,
 ) -> Collection:
     """The collection with some pictures newly divided."""
-    if len(pictures) < MIN_PICTURES:
+    if len(pictures) < least:
         raise UserError(
             f'{collection.root} has {len(pictures)} usable training pictures: '
-            f'add some, at least {MIN_PICTURES} are needed to learn from some '
-            'and validate on others'
+            f'add some, at least {least} are needed to learn from some '
+            f'and validate on others ({MIN_CUT_PICTURES} large ones with '
+            '--tile)'
         )
     groups = _copies(pictures)
     if len(groups) < 2:
@@ -177,19 +186,38 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _report_copies(collection: Collection) -> None:
-    """State copies on both sides of splits that the data has."""
-    across = [
-        group
-        for group in _copies(collection.pictures)
-        if len({picture.split for picture in group}) > 1
-    ]
-    if across:
-        collection.reasons.append(
-            f'Warning: {len(across)} pictures have copies in another split, '
-            f'which makes results look better than they are (such as '
-            f'{_names(across[0])}).'
+def _leave_copies_out(collection: Collection) -> None:
+    """Leave training pictures out that have a copy in another given split.
+
+    Copies in both validation and test are only pointed out: each of these is
+    a set to compare with others.
+    """
+    held_out: set[Path] = set()
+    for group in _copies(collection.pictures):
+        splits = {picture.split for picture in group}
+        if {'val', 'test'} <= splits:
+            collection.reasons.append(
+                f'Warning: validation and test have copies of each other '
+                f'({_names(group)}).'
+            )
+        if 'train' in splits and len(splits) > 1:
+            held_out |= {p.path for p in group if p.split == 'train'}
+    if not held_out:
+        return
+    kept = [p for p in collection.pictures if p.path not in held_out]
+    if not any(picture.split == 'train' for picture in kept):
+        raise UserError(
+            f'{collection.root}: every training picture has a copy in '
+            'validation or test, so results would say nothing: keep each '
+            'picture in one split'
         )
+    collection.pictures = kept
+    reason = 'training picture with a copy in validation or test'
+    collection.dropped[reason] += len(held_out)
+    collection.reasons.append(
+        f'Not taken over ({len(held_out)}): {reason}, for example '
+        f'{min(held_out)}.'
+    )
 
 
 def _names(group: list[Picture]) -> str:

@@ -286,8 +286,8 @@ def _csv_in_utf_16(root):
     path.write_text(path.read_text(), encoding='utf-16')
 
 
-def _csv_of_sizes(root):
-    own_data.csv_boxes(root, header='image,x,y,width,height,label')
+def _csv_without_labels(root):
+    own_data.csv_boxes(root, header='image,xmin,ymin,xmax,ymax,score')
 
 
 def _yolo_in_pixels(root):
@@ -337,7 +337,7 @@ def _entities(root):
         (_no_objects, 'has no usable object'),
         (_escape, 'names a picture outside of'),
         (_csv_in_utf_16, 'boxes.csv is not text in UTF-8'),
-        (_csv_of_sizes, 'begins with .image,x,y,width,height,label., but'),
+        (_csv_without_labels, 'begins with .image,xmin.*score., but a CSV'),
         (_yolo_in_pixels, "0.txt begins with '0 14 18 20 24', but YOLO"),
         (_maps_with_losses, 'a format without losses'),
         (_nested_classes, r'these are in all/pets, give .*all/pets$'),

@@ -93,13 +93,30 @@ def test_copies_are_never_on_both_sides(tmp_path, seed):
     )
 
 
-def test_copies_in_given_splits_are_reported(tmp_path):
-    root = own_data.class_folders(tmp_path / 'data', 3, ('train', 'val'))
+def test_copies_in_given_splits_are_not_trained_on(tmp_path):
+    splits = ('train', 'val', 'test')
+    root = own_data.class_folders(tmp_path / 'data', 3, splits)
     shutil.copy(root / 'train/cat/0.jpg', root / 'val/cat/copy.jpg')
-    reasons = prepare(read(root), tmp_path / 'out').collection.reasons
-    (warning,) = [r for r in reasons if r.startswith('Warning')]
-    assert '1 pictures have copies in another split' in warning
-    assert 'copy.jpg' in warning
+    shutil.copy(root / 'val/cat/1.jpg', root / 'test/cat/same.jpg')
+    data = prepare(read(root), tmp_path / 'out').collection
+    assert Counter(p.split for p in data.pictures) == {
+        'train': 5,
+        'val': 7,
+        'test': 7,
+    }
+    reason = 'training picture with a copy in validation or test'
+    assert data.dropped == {reason: 1}
+    assert any(f'{reason}, for example' in text for text in data.reasons)
+    (warning,) = [r for r in data.reasons if r.startswith('Warning')]
+    assert '1.jpg' in warning
+    assert 'same.jpg' in warning
+
+
+def test_training_on_validation_is_an_error(tmp_path):
+    root = own_data.class_folders(tmp_path / 'data', 3, ('train',))
+    shutil.copytree(root / 'train', root / 'val')
+    with pytest.raises(UserError, match='every training picture has a copy'):
+        prepare(read(root), tmp_path / 'out')
 
 
 def test_validation_is_drawn_if_only_a_test_split_is_given(tmp_path):
@@ -137,3 +154,15 @@ def test_copies_of_one_picture_are_an_error(tmp_path):
     shown = {p.path: frozenset('a') for p in collection.pictures}
     with pytest.raises(UserError, match='only copies of one picture'):
         split(collection, shown)
+
+
+def test_two_pictures_are_enough_for_tiles(tmp_path):
+    root = own_data.voc(tmp_path / 'data', 2)
+    result = prepare(read(root), tmp_path / 'out', tile=40)
+    assert {name: part.pictures for name, part in result.splits.items()} == {
+        'train': 4,
+        'val': 4,
+    }
+    own_data.voc(tmp_path / 'one', 1)
+    with pytest.raises(UserError, match=r'1 usable .* at least 2 are'):
+        prepare(read(tmp_path / 'one'), tmp_path / 'out1', tile=40)

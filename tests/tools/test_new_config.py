@@ -103,6 +103,19 @@ def new_config(monkeypatch, capsys):
     return run
 
 
+def test_what_pycocotools_prints_is_not_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    module = pytest.importorskip('new_config')
+    monkeypatch.setattr(module.DeepCheck, 'run', lambda self, processes: [])
+    data = own_data.voc(tmp_path / 'data')
+    out = str(tmp_path / 'pets.py')
+    monkeypatch.setattr('sys.argv', ['new_config.py', str(data), '--out', out])
+    module.main()
+    text = capsys.readouterr().out
+    assert 'retinanet' in text
+    assert 'loading annotations' not in text
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_kind(tmp_path, new_config, kind):
     write, options = KINDS[kind]

@@ -87,8 +87,14 @@ def checked_names(path: Path, values: Iterable[object]) -> list[str]:
 
 
 def sorted_classes(pictures: Iterable[Picture]) -> list[str]:
-    """Return the names of classes that objects have, sorted."""
-    return sorted({o.label for p in pictures for o in p.objects})
+    """Return the names of classes that objects have, sorted.
+
+    Numbers are in the order of their values.
+    """
+    names = {o.label for p in pictures for o in p.objects}
+    if all(name.isdecimal() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
 def require_same_classes(root: Path, pictures: Iterable[Picture]) -> None:

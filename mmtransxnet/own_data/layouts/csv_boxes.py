@@ -3,14 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from mmtransxnet.engine.checks.pictures import IMAGE_SUFFIXES
 from mmtransxnet.own_data.collection import Collection
 from mmtransxnet.own_data.folder import Folder, split_in_name, split_of
-from mmtransxnet.own_data.gathering import NO_PICTURE, Gatherer
+from mmtransxnet.own_data.gathering import NO_PICTURE, Canvas, Gatherer
 from mmtransxnet.own_data.layouts.common import (
     one_split_each,
     require_same_classes,
@@ -18,6 +18,7 @@ from mmtransxnet.own_data.layouts.common import (
 )
 from mmtransxnet.own_data.parsing import class_name, number, read_text
 from mmtransxnet.utils.errors import UserError
+from mmtransxnet.utils.text import first_few
 
 KIND = 'CSV of boxes'
 
@@ -26,21 +27,76 @@ _COLUMNS = dict(
         *('image', 'imagepath', 'imagename', 'imageid', 'filename', 'file'),
         *('path', 'img', 'imgpath', 'picture', 'name'),
     ),
-    xmin=('xmin', 'x1', 'left'),
-    ymin=('ymin', 'y1', 'top'),
-    xmax=('xmax', 'x2', 'right'),
-    ymax=('ymax', 'y2', 'bottom'),
-    label=('label', 'class', 'classname', 'category', 'labelname'),
+    label=(
+        *('label', 'class', 'classname', 'category', 'labelname'),
+        *('labelid', 'classid', 'categoryid'),
+    ),
 )
 _OPTIONAL = dict(
-    width=('width', 'imagewidth', 'w'),
-    height=('height', 'imageheight', 'h'),
+    width=('width', 'imagewidth', 'imgwidth', 'w'),
+    height=('height', 'imageheight', 'imgheight', 'h'),
     split=('split', 'subset', 'set'),
 )
-_SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 _EXPECTED = 'image,xmin,ymin,xmax,ymax,label'
 
+_Box = list[float]
 _Row = dict[str, str]
+
+
+class _Form(NamedTuple):
+    """A way to write a box in four columns.
+
+    Attributes:
+        title: In words.
+        columns: Names of each of the four.
+        corners: From their values to left, top, right, bottom.
+    """
+
+    title: str
+    columns: tuple[tuple[str, ...], ...]
+    corners: Callable[[_Box], _Box]
+
+
+_LENGTHS = (
+    ('width', 'w', 'bboxwidth', 'bboxw', 'boxwidth'),
+    ('height', 'h', 'bboxheight', 'bboxh', 'boxheight'),
+)
+
+_FORMS = (
+    _Form(
+        'edges',
+        (
+            ('xmin', 'x1', 'left'),
+            ('ymin', 'y1', 'top'),
+            ('xmax', 'x2', 'right'),
+            ('ymax', 'y2', 'bottom'),
+        ),
+        lambda v: v,
+    ),
+    _Form(
+        'the left upper corner, width and height',
+        (
+            ('xmin', 'x1', 'left', 'x', 'bboxx'),
+            ('ymin', 'y1', 'top', 'y', 'bboxy'),
+            *_LENGTHS,
+        ),
+        lambda v: [v[0], v[1], v[0] + v[2], v[1] + v[3]],
+    ),
+    _Form(
+        'the centre, width and height',
+        (
+            ('xcenter', 'xcentre', 'centerx', 'centrex', 'cx'),
+            ('ycenter', 'ycentre', 'centery', 'centrey', 'cy'),
+            *_LENGTHS,
+        ),
+        lambda v: [
+            *(v[0] - v[2] / 2, v[1] - v[3] / 2),
+            *(v[0] + v[2] / 2, v[1] + v[3] / 2),
+        ],
+    ),
+)
+_SIDES = ('0', '1', '2', '3')
+"""Keys of a row's cells that have the box."""
 
 
 class _Table(NamedTuple):
@@ -48,11 +104,15 @@ class _Table(NamedTuple):
 
     Attributes:
         rows: The cells that are used, by what they have.
+        form: How boxes are written.
+        shares: Whether these are shares of the picture's width and height.
         why: Which columns they are from.
         reasons: Choices made, each a sentence.
     """
 
     rows: list[_Row]
+    form: _Form
+    shares: bool
     why: str
     reasons: list[str]
 
@@ -74,20 +134,31 @@ def read(folder: Folder, task: str) -> Collection:
         for file in folder.with_suffix('.csv')
         if (table := _table(folder, file)) is not None
     }
-    splits = one_split_each(
-        folder, {file: split_in_name(file.stem) for file in tables}
-    )
+    splits = {
+        file: split_in_name(file.stem) or split_of(file) for file in tables
+    }
+    if any(splits.values()) or _have_common_pictures(tables.values()):
+        splits = one_split_each(folder, splits)
+    gatherer.reasons += _by_reason(tables)
     for file, table in tables.items():
-        gatherer.reasons += [f'{file}: {text}' for text in table.reasons]
-        _add_rows(gatherer, file, table.rows, splits[file])
+        _add_rows(gatherer, file, table, splits[file])
     gatherer.drop_unlisted()
     gatherer.reasons.append(
-        'Boxes are edges counted from 0. A picture whose row has no box is '
-        'kept as background.'
+        'Pixels are counted from 0. A picture whose row has no box is kept as '
+        'background.'
     )
     gatherer.require_pictures()
     require_same_classes(folder.root, gatherer.pictures)
     return gatherer.collection(sorted_classes(gatherer.pictures), task)
+
+
+def _by_reason(tables: Mapping[PurePosixPath, _Table]) -> list[str]:
+    """Each reason once, with the files that it is for."""
+    files: dict[str, list[str]] = {}
+    for file, table in tables.items():
+        for reason in table.reasons:
+            files.setdefault(reason, []).append(str(file))
+    return [f'{first_few(names)}: {reason}' for reason, names in files.items()]
 
 
 def _table(folder: Folder, file: PurePosixPath) -> _Table | None:
@@ -96,13 +167,17 @@ def _table(folder: Folder, file: PurePosixPath) -> _Table | None:
         delimiter, (header, *lines) = _rows(folder, file)
     except (UserError, ValueError):
         return None
-    positions = _positions(header)
+    found = _positions(header)
     reasons = []
-    if positions is not None:
-        why = f'has the columns {_EXPECTED}'
+    if found is not None:
+        form, positions = found
+        why = f'has the columns {",".join(_named(header, positions))}'
         reasons = _other_labels(header, positions['label'])
     elif _is_row(header, delimiter):
-        positions = {name: i for i, name in enumerate(_COLUMNS)}
+        form = _FORMS[0]
+        positions = {
+            name: i for i, name in enumerate(['image', *_SIDES, 'label'])
+        }
         lines = [header, *lines]
         why = f'has no header, and rows of {_EXPECTED}'
     else:
@@ -112,7 +187,35 @@ def _table(folder: Folder, file: PurePosixPath) -> _Table | None:
         for line in lines
         if any(cell.strip() for cell in line)
     ]
-    return _Table(rows, why, reasons)
+    shares = _are_shares(rows)
+    unit = 'shares of the width and height' if shares else 'pixels'
+    reasons.append(f'boxes are {form.title}, in {unit}.')
+    return _Table(rows, form, shares, why, reasons)
+
+
+def _named(
+    header: Sequence[str], positions: Mapping[str, int]
+) -> Iterable[str]:
+    """The names of the columns that are needed."""
+    names = ['image', *_SIDES, 'label']
+    return [header[positions[name]].strip() for name in names]
+
+
+def _are_shares(rows: Iterable[_Row]) -> bool:
+    """Whether boxes are from 0 to 1, and not all of these numbers whole."""
+    values = [number(row[side]) for row in rows for side in _SIDES]
+    known = [value for value in values if math.isfinite(value)]
+    return all(-0.01 <= value <= 1.01 for value in known) and any(
+        value != int(value) for value in known
+    )
+
+
+def _have_common_pictures(tables: Iterable[_Table]) -> bool:
+    """Whether two files name the same picture."""
+    names = [
+        name for table in tables for name in {r['image'] for r in table.rows}
+    ]
+    return len(set(names)) < len(names)
 
 
 def _row(
@@ -132,7 +235,7 @@ def _decimal(cell: str, delimiter: str) -> str:
 
 def _is_row(cells: Sequence[str], delimiter: str) -> bool:
     """Whether these are a picture, four numbers or none, and a class."""
-    if len(cells) != len(_COLUMNS):
+    if len(cells) != len(_EXPECTED.split(',')):
         return False
     suffix = PurePosixPath(cells[0].strip().replace('\\', '/')).suffix
     box = [_decimal(cell.strip(), delimiter) for cell in cells[1:5]]
@@ -171,17 +274,30 @@ def _rows(folder: Folder, file: PurePosixPath) -> tuple[str, list[list[str]]]:
         ) from None
 
 
-def _positions(header: Sequence[str]) -> dict[str, int] | None:
-    """Columns by what they have; None if one is missing."""
+def _positions(
+    header: Sequence[str],
+) -> tuple[_Form, dict[str, int]] | None:
+    """How boxes are written, and columns; None if one is missing."""
     plain = [_plain(cell) for cell in header]
-    positions = {}
-    for name, accepted in {**_COLUMNS, **_OPTIONAL}.items():
-        found = [plain.index(word) for word in accepted if word in plain]
-        if found:
-            positions[name] = found[0]
-        elif name in _COLUMNS:
-            return None
-    return positions
+
+    def at(accepted: Iterable[str]) -> int | None:
+        found = (plain.index(word) for word in accepted if word in plain)
+        return next(found, None)
+
+    needed = {name: at(accepted) for name, accepted in _COLUMNS.items()}
+    for form in _FORMS:
+        box = dict(zip(_SIDES, map(at, form.columns), strict=True))
+        # The width of a box is not that of its picture.
+        more = {
+            name: place
+            for name, accepted in _OPTIONAL.items()
+            if (place := at(accepted)) not in (None, *box.values())
+        }
+        positions = {**needed, **box, **more}
+        known = {k: v for k, v in positions.items() if v is not None}
+        if len(known) == len(positions):
+            return form, known
+    return None
 
 
 def _plain(cell: str) -> str:
@@ -191,11 +307,11 @@ def _plain(cell: str) -> str:
 def _add_rows(
     gatherer: Gatherer,
     file: PurePosixPath,
-    table: Sequence[_Row],
+    table: _Table,
     split: str | None,
 ) -> None:
     groups: dict[str, list[_Row]] = {}
-    for row in table:
+    for row in table.rows:
         groups.setdefault(row['image'], []).append(row)
     for name, rows in groups.items():
         picture = gatherer.folder.find(name, file)
@@ -207,7 +323,7 @@ def _add_rows(
         if canvas is None:
             continue
         for row in rows:
-            _add_row(gatherer, canvas, row)
+            _add_row(gatherer, canvas, row, table)
         named, *others = dict.fromkeys(
             split_in_name(row.get('split', '')) for row in rows
         )
@@ -224,13 +340,18 @@ def _size_of(row: _Row) -> tuple[float, float] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _add_row(gatherer, canvas, row: _Row) -> None:
-    cells = [row[side] for side in _SIDES]
+def _add_row(
+    gatherer: Gatherer, canvas: Canvas, row: _Row, table: _Table
+) -> None:
+    values = [number(row[side]) for side in _SIDES]
     # Some tools write zeros for a picture without objects.
-    if not any(cells) or all(number(cell) == 0 for cell in cells):
+    if not any(row[side] for side in _SIDES) or not any(values):
         return
     label = class_name(row['label'])
     if label is None:
         gatherer.drop('box without a class name', f'in {row["image"]}')
         return
-    canvas.add_box(label, [number(cell) for cell in cells])
+    if table.shares:
+        sides = canvas.stored_size
+        values = [value * sides[i % 2] for i, value in enumerate(values)]
+    canvas.add_box(label, table.form.corners(values))

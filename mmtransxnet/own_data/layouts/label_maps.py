@@ -47,6 +47,12 @@ _ENDINGS = re.compile(
     re.IGNORECASE,
 )
 
+_DARK = 32
+"""Below this, greys look all alike."""
+
+_MOST_UNNAMED = 200
+"""Above this number of classes, they must be named."""
+
 _Colour = tuple[int, int, int]
 
 
@@ -195,9 +201,39 @@ def _classes(
     gatherer: Gatherer, found: set[int], colours: bool
 ) -> tuple[list[str], tuple[Any, ...] | None, tuple[_Colour, ...] | None]:
     """Names, values and colours of the classes."""
-    if colours:
+    if not colours:
+        return _classes_of_numbers(gatherer, found, _palette(gatherer))
+    numbers = _numbers_in_colours(gatherer.folder, found)
+    if numbers is None:
         return _classes_of_colours(gatherer, found)
-    palette = _palette(gatherer)
+    gatherer.reasons.append(
+        'Label maps have equal red, green and blue, which are taken for '
+        'numbers.'
+    )
+    names, values, _ = _classes_of_numbers(gatherer, numbers, None)
+    greys = range(len(names)) if values is None else values
+    return names, tuple((grey, grey, grey) for grey in greys), None
+
+
+def _numbers_in_colours(folder: Folder, found: set[int]) -> set[int] | None:
+    """The numbers in maps of three equal channels; None if these are colours.
+
+    Greys that no one could tell apart are numbers, as are those that a file
+    of classes counts, and black and white.
+    """
+    greys = {value & 255 for value in found}
+    if found - {grey * 0x010101 for grey in greys} or _named_colours(folder):
+        return None
+    listed = class_file(folder)
+    most = len(listed[1]) if listed else _DARK
+    few = all(grey < most or grey == IGNORED for grey in greys)
+    return greys if few or greys == {0, IGNORED} else None
+
+
+def _classes_of_numbers(
+    gatherer: Gatherer, found: set[int], palette: list[int] | None
+) -> tuple[list[str], tuple[Any, ...] | None, tuple[_Colour, ...] | None]:
+    """The classes of maps with numbers."""
     if found == {0, IGNORED} and palette is None:
         gatherer.reasons.append(
             'Label maps have only 0 and 255, so 255 is a class (a mask in '
@@ -226,6 +262,13 @@ def _classes(
         )
         return names, None, _first_colours(palette, range(len(names)))
     values = sorted(found)
+    if len(values) > _MOST_UNNAMED:
+        raise UserError(
+            f'{gatherer.folder.root} has label maps with {len(values)} values '
+            'and no classes.txt: if they were smoothed or compressed with '
+            'losses, export them again with one value for each class; else '
+            'name the classes in a classes.txt'
+        )
     gatherer.reasons.append(
         'Classes are the values of the label maps: there is no classes.txt. '
         '255 is ignored.'

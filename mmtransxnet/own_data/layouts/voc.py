@@ -1,5 +1,6 @@
 """Pascal VOC's XML."""
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
@@ -12,18 +13,12 @@ from mmtransxnet.own_data.layouts.common import (
     require_same_classes,
     sorted_classes,
 )
-from mmtransxnet.own_data.parsing import (
-    class_name,
-    number,
-    read_text,
-    read_xml,
-)
+from mmtransxnet.own_data.layouts.voc_lists import Lists
+from mmtransxnet.own_data.parsing import class_name, number, read_xml
 from mmtransxnet.utils.errors import UserError
 from mmtransxnet.utils.text import first_few
 
 KIND = 'Pascal VOC'
-
-_LISTS = ('train', 'val', 'test')
 
 
 def recognise(folder: Folder) -> str | None:
@@ -41,25 +36,24 @@ def read(folder: Folder, task: str) -> Collection:
         file: read_xml(folder.root / file)
         for file in _annotation_files(folder)
     }
-    lists = _listed_splits(folder)
-    one_based = bool(lists) and not _has_zero(roots.values())
+    lists = Lists(folder, roots)
+    one_based = lists.official and not _has_zero(roots.values())
     gatherer.reasons.append(
         'Boxes count pixels from 1 and include the last one, as in VOCdevkit.'
         if one_based
         else 'Boxes are edges counted from 0, as labelling tools write them.'
     )
     difficult = 0
+    renamed: list[str] = []
     for file, root in roots.items():
-        picture = _picture_of(folder, file, root)
+        split = lists.split_of(file) if lists else split_of(file)
+        picture = _picture_of(folder, file, root, renamed)
         if picture is None:
             gatherer.drop(NO_PICTURE, file)
             continue
-        split = split_of(file)
-        if lists:
-            split = lists.get(file.stem)
-            if split is None:
-                gatherer.drop('picture that no list in ImageSets names', file)
-                continue
+        if lists and split is None:
+            gatherer.drop('picture that no list names', file)
+            continue
         canvas = gatherer.open(picture, _size_of(root))
         if canvas is None:
             continue
@@ -69,6 +63,14 @@ def read(folder: Folder, task: str) -> Collection:
         canvas.keep(split)
     if not lists:
         gatherer.drop_unlisted()
+    for name in lists.unused:
+        gatherer.drop('name in a list without an XML file', name)
+    if renamed:
+        gatherer.reasons.append(
+            f'{len(renamed)} XML files have another <filename> than their '
+            f'own name ({first_few(renamed)}): the picture with their own '
+            'name was taken.'
+        )
     if difficult:
         gatherer.reasons.append(
             f'{difficult} objects marked as difficult are kept.'
@@ -82,18 +84,28 @@ def read(folder: Folder, task: str) -> Collection:
 
 
 def _annotation_files(folder: Folder) -> list[PurePosixPath]:
+    # CVAT's own XML begins with <annotations>.
     return [
         file
         for file in folder.with_suffix('.xml')
         if has_texts(folder.root / file, '<annotation')
+        and not has_texts(folder.root / file, '<annotations')
     ]
 
 
 def _picture_of(
-    folder: Folder, file: PurePosixPath, root: Element
+    folder: Folder, file: PurePosixPath, root: Element, renamed: list[str]
 ) -> PurePosixPath | None:
-    """The picture that is named, or that has the name of the XML file."""
+    """The picture with the name of the XML file, or that it names.
+
+    Files that were renamed or copied often keep the old <filename>, which
+    may be the name of another picture.
+    """
     name = _text(root, 'filename')
+    named = PurePosixPath(name.replace('\\', '/')).stem
+    if named not in ('', file.stem) and folder.has_stem(file):
+        renamed.append(f'{file.name}: {name}')
+        return folder.with_stem(file)
     found = folder.find(name, file) if name else None
     return found or folder.with_stem(file)
 
@@ -116,7 +128,7 @@ def _box_of(row: Element) -> list[float]:
     ]
 
 
-def _has_zero(roots) -> bool:
+def _has_zero(roots: Iterable[Element]) -> bool:
     """Whether a box starts at 0, which VOC's own counting does not have."""
     boxes = (_box_of(row) for root in roots for row in root.findall('object'))
     return any(0 in box[:2] for box in boxes)
@@ -132,26 +144,6 @@ def _add_object(
     left, top, right, bottom = _box_of(row)
     first = 1 if one_based else 0
     canvas.add_box(label, (left - first, top - first, right, bottom))
-
-
-def _listed_splits(folder: Folder) -> dict[str, str]:
-    """The split of each name in ImageSets/Main; empty if there are none."""
-    splits: dict[str, str] = {}
-    for file in folder.with_suffix('.txt'):
-        if file.parts[-3:-1] != ('ImageSets', 'Main'):
-            continue
-        if file.stem not in _LISTS:
-            continue
-        for line in read_text(folder.root / file).splitlines():
-            name = line.strip()
-            if splits.get(name, file.stem) != file.stem:
-                raise UserError(
-                    f'{folder.root / file} names {name}, as does '
-                    f'{splits[name]}.txt: name each picture in one list'
-                )
-            if name:
-                splits[name] = file.stem
-    return splits
 
 
 def _classes(gatherer: Gatherer) -> list[str]:

@@ -4,6 +4,7 @@ import os
 from pathlib import PurePosixPath
 from typing import Any
 
+from mmtransxnet.engine.checks.pictures import IMAGE_SUFFIXES
 from mmtransxnet.own_data.collection import Collection
 from mmtransxnet.own_data.folder import Folder, split_of
 from mmtransxnet.own_data.gathering import NO_PICTURE, Canvas, Gatherer
@@ -106,9 +107,10 @@ def _places(picture: PurePosixPath) -> list[PurePosixPath]:
     parts = list(beside.parts)
     # The last folder of that name, as YOLO replaces it.
     for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == _PICTURES:
-            parts[i] = _LABELS
-            return [PurePosixPath(*parts), beside]
+        if parts[i].lower() == _PICTURES:
+            names = (_LABELS, _LABELS.title())
+            swapped = [[*parts[:i], name, *parts[i + 1 :]] for name in names]
+            return [*(PurePosixPath(*some) for some in swapped), beside]
     return [PurePosixPath(_LABELS) / beside, beside]
 
 
@@ -118,7 +120,7 @@ def _without_picture(folder: Folder, used: Any) -> list[PurePosixPath]:
     return [
         file
         for file in folder.with_suffix('.txt')
-        if _LABELS in file.parts[:-1]
+        if _LABELS in (part.lower() for part in file.parts[:-1])
         and file not in known
         and file.name not in ('classes.txt', 'labels.txt')
     ]
@@ -173,14 +175,20 @@ def _names(folder: Folder, described: _Described | None) -> list[str] | None:
         listed = class_file(folder)
         return listed[1] if listed else None
     file, content = described
+    if 'kpt_shape' in content:
+        raise UserError(
+            f'{folder.root / file} describes keypoints (kpt_shape), which are '
+            'not read: export boxes or segments'
+        )
     names = content['names']
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+        names = {str(key): name for key, name in names.items()}
+        if set(names) != {str(i) for i in range(len(names))}:
             raise UserError(
                 f'{folder.root / file} has class numbers with gaps in "names"'
                 ': number them from 0'
             )
-        names = [names[i] for i in range(len(names))]
+        names = [names[str(i)] for i in range(len(names))]
     if not isinstance(names, list) or len(names) > _MAX_CLASSES:
         raise UserError(
             f'{folder.root / file} has "names" that is not a list: write the '
@@ -196,11 +204,14 @@ def _described_splits(
 ) -> dict[PurePosixPath, str]:
     """The splits of pictures that the YAML file gives."""
     if described is None:
-        return {}
+        return _listed_splits(folder)
     file, content = described
     splits: dict[PurePosixPath, str] = {}
     for split in ('train', 'val', 'test'):
-        places = content.get(split)
+        # Ultralytics takes both names.
+        places = content.get(split) or (
+            content.get('valid') if split == 'val' else None
+        )
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str) or not place:
                 continue
@@ -241,14 +252,36 @@ def _pictures_at(
     for candidate in [*candidates, file.parent / plain, plain]:
         normal = PurePosixPath(os.path.normpath(candidate))
         if normal in folder.files:
-            lines = read_text(folder.root / normal).splitlines()
-            found = [
-                folder.find(line.strip(), normal)
-                for line in lines
-                if line.strip()
-            ]
-            return [picture for picture in found if picture]
+            return _listed_pictures(folder, normal)
         inside = [p for p in folder.pictures if normal in p.parents]
         if inside:
             return inside
     return []
+
+
+def _listed_splits(folder: Folder) -> dict[PurePosixPath, str]:
+    """The splits that Darknet's ``train.txt`` and ``valid.txt`` give.
+
+    Validation is drawn if there is only the first.
+    """
+    splits: dict[PurePosixPath, str] = {}
+    pairs = _pairs(folder)
+    for file in folder.with_suffix('.txt'):
+        split = split_of(PurePosixPath(file.stem))
+        if split is None or file in pairs:
+            continue
+        lines = read_text(folder.root / file).splitlines()
+        paths = [PurePosixPath(line.strip()) for line in lines if line.strip()]
+        if all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
+            for picture in _listed_pictures(folder, file):
+                splits.setdefault(picture, split)
+    return splits
+
+
+def _listed_pictures(
+    folder: Folder, file: PurePosixPath
+) -> list[PurePosixPath]:
+    """The pictures that a text file names, one a line."""
+    lines = read_text(folder.root / file).splitlines()
+    found = [folder.find(line.strip(), file) for line in lines if line.strip()]
+    return [picture for picture in found if picture]
