@@ -42,4 +42,6 @@ def darkness(pictures: Sequence[Picture]) -> list[str]:
 def _level(picture: Picture) -> float | None:
     """The value below which 99% of a picture are; None if it is broken."""
     pixels = cv2.imread(str(picture.path), cv2.IMREAD_COLOR)
-    return None if pixels is None else float(np.percentile(pixels, 99))
+    if pixels is None:
+        return None
+    return float(np.percentile(np.asarray(pixels, np.uint8), 99))

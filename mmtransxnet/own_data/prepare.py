@@ -21,12 +21,7 @@ from mmtransxnet.own_data.collection import (
     Prepared,
     Split,
 )
-from mmtransxnet.own_data.splits import (
-    MIN_CUT_PICTURES,
-    MIN_PICTURES,
-    Labels,
-    split,
-)
+from mmtransxnet.own_data.splits import Labels, split
 from mmtransxnet.own_data.tiles import cut
 from mmtransxnet.utils.atomic_write import write_safely
 from mmtransxnet.utils.errors import UserError
@@ -80,8 +75,7 @@ def prepare(
     if collection.task == SEGMENTATION:
         _write_label_maps(collection, folder)
         labels = _labels_in_maps(collection)
-    least = MIN_PICTURES if tile is None else MIN_CUT_PICTURES
-    collection = split(collection, labels, seed, least)
+    collection = split(collection, labels, seed, cut=tile is not None)
     collection.reasons += darkness(collection.pictures)
     if tile is None:
         return _write(collection, folder, collection.root, labels)

@@ -20,6 +20,11 @@ MIN_PICTURES = 4
 MIN_CUT_PICTURES = 2
 """If pictures are cut into tiles: one to train, one to validate."""
 
+_FEW = 100
+"""Below this, the sizes of pictures do not average out."""
+
+_DRAWS = 20
+
 Labels = dict[Path, frozenset[str]]
 
 
@@ -27,7 +32,7 @@ def split(
     collection: Collection,
     labels: Labels,
     seed: int = 0,
-    least: int = MIN_PICTURES,
+    cut: bool = False,
 ) -> Collection:
     """Give each picture a split.
 
@@ -41,7 +46,8 @@ def split(
         collection: The data.
         labels: The classes that each picture shows.
         seed: For the order in which pictures are drawn.
-        least: Number of training pictures that are divided at least.
+        cut: Whether pictures will be cut into tiles. Few pictures of
+            different sizes are then divided by their area.
 
     Returns:
         The collection with splits ``train`` and ``val``, and ``test`` if the
@@ -53,7 +59,7 @@ def split(
     """
     given = {picture.split for picture in collection.pictures} - {None}
     if not given:
-        return _divided(collection, collection.pictures, labels, seed, least)
+        return _divided(collection, collection.pictures, labels, seed, cut)
     outside = [p for p in collection.pictures if p.split is None]
     collection.pictures = [p for p in collection.pictures if p.split]
     if outside:
@@ -74,7 +80,7 @@ def split(
         collection.reasons.append('The splits are those of the data.')
         return collection
     training = [p for p in collection.pictures if p.split == 'train']
-    return _divided(collection, training, labels, seed, least)
+    return _divided(collection, training, labels, seed, cut)
 
 
 def _divided(
@@ -82,9 +88,10 @@ def _divided(
     pictures: list[Picture],
     labels: Labels,
     seed: int,
-    least: int,
+    cut: bool,
 ) -> Collection:
     """The collection with some pictures newly divided."""
+    least = MIN_CUT_PICTURES if cut else MIN_PICTURES
     if len(pictures) < least:
         raise UserError(
             f'{collection.root} has {len(pictures)} usable training pictures: '
@@ -97,7 +104,14 @@ def _divided(
         raise UserError(
             f'{collection.root} has only copies of one picture: add others'
         )
-    chosen = _choose(groups, labels, seed)
+    if cut and len(groups) < _FEW:
+        draws = range(seed * _DRAWS, (seed + 1) * _DRAWS)
+        chosen = min(
+            (_choose(groups, labels, draw) for draw in draws),
+            key=lambda paths: abs(_share_of_area(paths, pictures) - SHARE),
+        )
+    else:
+        chosen = _choose(groups, labels, seed)
     divided = {picture.path for picture in pictures}
     collection.pictures = [
         replace(picture, split='val' if picture.path in chosen else 'train')
@@ -156,6 +170,11 @@ def _choose(
     if not chosen:  # each picture is the only one of a class
         chosen.add(order[0])
     return {picture.path for i in chosen for picture in groups[i]}
+
+
+def _share_of_area(paths: set[Path], pictures: list[Picture]) -> float:
+    areas = {p.path: p.width * p.height for p in pictures}
+    return sum(areas[path] for path in paths) / sum(areas.values())
 
 
 def _copies(pictures: list[Picture]) -> list[list[Picture]]:

@@ -166,3 +166,15 @@ def test_two_pictures_are_enough_for_tiles(tmp_path):
     own_data.voc(tmp_path / 'one', 1)
     with pytest.raises(UserError, match=r'1 usable .* at least 2 are'):
         prepare(read(tmp_path / 'one'), tmp_path / 'out1', tile=40)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_pictures_of_different_sizes_are_divided_by_area(tmp_path, seed):
+    root = own_data.voc(tmp_path / 'data', 3)
+    for name, size in (('0', (300, 300)), ('1', (150, 150))):
+        write_picture(root / f'{name}.jpg', int(name), size)
+        xml = own_data.voc_xml(f'{name}.jpg', size=size)
+        own_data.write_text(root / f'{name}.xml', xml)
+    data = prepare(read(root), tmp_path / 'out', seed, tile=64).collection
+    held_out = {p.path.name[0] for p in data.pictures if p.split == 'val'}
+    assert held_out == {'1'}

@@ -87,7 +87,9 @@ def _read(folder: Folder, files: list[PurePosixPath]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for file in files:
         split = _SPLITS.get(file.stem.lower())
-        for name in _names_in(folder, file) if split else ():
+        if split is None:
+            continue
+        for name in _names_in(folder, file):
             if splits.setdefault(name, split) != split:
                 raise UserError(
                     f'{folder.root / file} names {name}, as does the list for '
