@@ -138,7 +138,8 @@ test-openmmlab: $(ORIGINAL)/.extras
 # With another release of torch, in an environment of its own: gigabytes of
 # download, so by hand (docs/faq.md has the releases tried and when).
 VERSION ?=
-OTHER_TESTS := models kernels ops weights apis
+OTHER_TESTS := models kernels ops weights apis engine deploy \
+	tools/test_export.py
 test-torch: OTHER := .venv-torch-$(VERSION)
 test-torch:
 	@test -n "$(VERSION)" || { echo 'error: name the release: make test-torch VERSION=2.7.0' >&2; exit 1; }

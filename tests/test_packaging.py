@@ -161,6 +161,20 @@ def test_errors_of_the_command_name_the_remedy(site, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize('name', ['mmengine', 'mmcv'])
+def test_what_to_install_without_openmmlab(site, name):
+    """After `pip install mmtransxnet` alone, before torch is loaded."""
+    program = f'import sys; sys.modules[{name!r}] = None; import mmtransxnet'
+    done = support.run(
+        [sys.executable, '-c', program],
+        cwd=site.parent,
+        env=support.environment(PYTHONPATH=str(site)),
+    )
+    last = done.stderr.splitlines()[-1]
+    assert f'{name} of OpenMMLab is not installed' in last
+    assert "pip install 'mmtransxnet[onedl]'" in last
+
+
 def test_the_index_of_the_wheel_names_files_that_are_there(site):
     mim = site / 'mmtransxnet/.mim'
     index = yaml.safe_load((mim / 'model-index.yml').read_text())

@@ -66,8 +66,9 @@ def class_activation(
             :meth:`~mmtransxnet.apis.Inferencer.prepare` returns it.
         wanted: Class of a classifier or segmentor, rank of a detection; see
             :func:`~mmtransxnet.analysis.targets.find_target`.
-        stage: Index of the stage whose output is used, from 0; the last one
-            that the model runs by default.
+        stage: Index of the stage whose output is used, from 0. By default the
+            last one that the model runs; of a detection, the one with the
+            resolution that the head has read it from.
         method: ``'grad-cam'``, or ``'eigen-cam'``, which shows what the stage
             responds to, whatever the class.
         part: Of a detection, ``'box'`` or ``'mask'``.
@@ -77,17 +78,60 @@ def class_activation(
             message names it.
         ImportError: grad-cam is not installed.
     """
-    if method not in METHODS:
-        raise UserError(f'method {method!r}: one of {", ".join(METHODS)}')
-    stage = run_stages(model)[-1] if stage is None else stage
-    check_stage(model, stage)
-    layer = backbone_of(model).network[2 * stage]
+    last = run_stages(model)[-1]
+    check_map(model, last if stage is None else stage, method)
     with observing(model):
         batch = model.data_preprocessor(data, training=False)
-        inputs, samples = batch['inputs'], batch['data_samples']
-        target = find_target(model, inputs, samples, wanted, part)
-        values = _activation(model, layer, inputs, target.compute, method)
-    found = on_picture(values, samples[0].metainfo)
+        target = find_target(
+            model, batch['inputs'], batch['data_samples'], wanted, part
+        )
+        if stage is None:
+            # Pyramids have levels beyond the last stage.
+            stage = last if target.stage is None else min(target.stage, last)
+        return explain(model, batch, target, stage, method, part)
+
+
+def check_map(model: nn.Module, stage: int, method: str) -> None:
+    """Raise an error unless there is a map of a stage by a method.
+
+    Args:
+        model: A model of this suite.
+        stage: Index of the stage, from 0.
+        method: Name of the method.
+
+    Raises:
+        UserError: There is none.
+    """
+    if method not in METHODS:
+        raise UserError(f'method {method!r}: one of {", ".join(METHODS)}')
+    check_stage(model, stage)
+
+
+def explain(
+    model: Any,
+    batch: Mapping[str, Any],
+    target: Target,
+    stage: int,
+    method: str,
+    part: str = 'box',
+) -> Activation:
+    """Compute the map of a target of a model that is being observed.
+
+    The target may be older than the weights of the model: a detection that the
+    model made with others.
+
+    Args:
+        model: A classifier, detector or segmentor of this suite.
+        batch: ``inputs`` ``(1, 3, H, W)`` and ``data_samples`` of its data
+            preprocessor.
+        target: A target of the model.
+        stage: Index of the stage whose output is used, from 0.
+        method: Name of the method.
+        part: Of a detection, ``'box'`` or ``'mask'``.
+    """
+    layer = backbone_of(model).network[2 * stage]
+    values = _activation(model, layer, batch['inputs'], target.compute, method)
+    found = on_picture(values, batch['data_samples'][0].metainfo)
     strongest = np.nanmax(found)  # may be less than 1: padded, or resized
     if strongest > 0:
         found /= strongest

@@ -10,9 +10,9 @@ computed.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,26 @@ def observe(model: Any, data: Mapping[str, Any]) -> Observation:
     with observing(model):
         inputs = model.data_preprocessor(data, training=False)['inputs']
         return observe_backbone(model, inputs)
+
+
+def observe_each(
+    model: Any, data: Iterable[Mapping[str, Any]]
+) -> list[Observation]:
+    """As :func:`observe`, of several pictures, one after another.
+
+    Args:
+        model: A classifier, detector or segmentor of this suite.
+        data: Each picture after the test pipeline.
+
+    Returns:
+        The observations; without attentions but for the first. Those of a
+        picture of 800 x 1216 take more than a GiB.
+    """
+    found: list[Observation] = []
+    for item in data:
+        observed = observe(model, item)
+        found.append(replace(observed, attentions=[]) if found else observed)
+    return found
 
 
 def observe_backbone(model: nn.Module, image: Tensor) -> Observation:

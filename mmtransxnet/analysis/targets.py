@@ -5,6 +5,7 @@ before softmax or sigmoid: after them, a score near 1 has no gradient.
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ class Target:
         box: Left, top, right, bottom of a detection in pixels of the picture.
         mask: Mask ``(H, W)``, bool, of the picture: of a detection, or where
             a segmentor predicts the class.
+        stage: Of a detection, index of the stage whose resolution the head
+            has read it from, which depends on its size.
     """
 
     compute: Callable[[Tensor], Tensor]
@@ -40,6 +43,7 @@ class Target:
     score: float
     box: np.ndarray | None = None
     mask: np.ndarray | None = None
+    stage: int | None = None
 
 
 def find_target(
@@ -68,11 +72,7 @@ def find_target(
         raise UserError(f'part {part!r}: expected one of {", ".join(PARTS)}')
     if is_detector(model):
         found = _detection(model, inputs, samples, wanted or 0)
-        if part == 'mask':
-            return _mask(model, samples[0], found)
-        if hasattr(model, 'roi_head'):
-            return _region(model, samples[0], found)
-        return _location(model, inputs, samples[0], found)
+        return _of_detection(model, inputs, samples[0], found, part)
     if part == 'mask':
         raise UserError(f'a {type(model).__name__} predicts no masks of boxes')
     if hasattr(model, 'decode_head'):
@@ -85,9 +85,38 @@ def find_target(
     )
 
 
+def find_detections(
+    model: Any, inputs: Tensor, samples: Sequence[Any], min_score: float
+) -> list[Target]:
+    """The targets of all detections of one image, by descending score.
+
+    Args:
+        model: A detector, in evaluation mode.
+        inputs: Normalised image ``(1, 3, H, W)``.
+        samples: Its data sample, with the metainfo of the test pipeline.
+        min_score: Minimum score.
+    """
+    return [
+        _of_detection(model, inputs, samples[0], found, 'box')
+        for found in _detections(model, inputs, samples)
+        if found.score >= min_score
+    ]
+
+
 def is_detector(model: Any) -> bool:
     """Whether a model predicts boxes."""
     return hasattr(model, 'bbox_head') or hasattr(model, 'roi_head')
+
+
+def _of_detection(
+    model: Any, inputs: Tensor, sample: Any, found: '_Detection', part: str
+) -> Target:
+    """The target of a detection."""
+    if part == 'mask':
+        return _mask(model, sample, found)
+    if hasattr(model, 'roi_head'):
+        return _region(model, sample, found)
+    return _location(model, inputs, sample, found)
 
 
 def _class(model: Any, inputs: Tensor, wanted: int | None) -> Target:
@@ -145,33 +174,51 @@ class _Detection:
     inner_box: Tensor
     mask: np.ndarray | None
 
-    def target(self, compute: Callable[[Tensor], Tensor]) -> Target:
-        return Target(compute, self.label, self.score, self.box, self.mask)
+    def target(
+        self, compute: Callable[[Tensor], Tensor], stride: int
+    ) -> Target:
+        """The target whose score is read from a map of a stride in pixels."""
+        return Target(
+            compute,
+            self.label,
+            self.score,
+            self.box,
+            self.mask,
+            stage=int(math.log2(stride / 4)),
+        )
 
 
-@torch.no_grad()
 def _detection(
     model: Any, inputs: Tensor, samples: Sequence[Any], rank: int
 ) -> _Detection:
     """The detection with the given rank among the scores."""
-    (sample,) = model.predict(inputs, copy.deepcopy(list(samples)))
-    found = sample.pred_instances
+    found = _detections(model, inputs, samples)
     if not 0 <= rank < len(found):
         raise UserError(
             f'detection {rank}: the model finds {len(found)} objects in this '
             'picture' + (', numbered from 0' if len(found) else '')
         )
-    index = int(found.scores.argsort(descending=True, stable=True)[rank])
-    box = found.bboxes[index]
-    scale = box.new_tensor(samples[0].metainfo['scale_factor']).repeat(2)
-    mask = found.masks[index].cpu().numpy() if 'masks' in found else None
-    return _Detection(
-        int(found.labels[index]),
-        float(found.scores[index]),
-        box.cpu().numpy(),
-        (box * scale)[None],
-        mask,
-    )
+    return found[rank]
+
+
+@torch.no_grad()
+def _detections(
+    model: Any, inputs: Tensor, samples: Sequence[Any]
+) -> list[_Detection]:
+    """All detections, by descending score."""
+    (sample,) = model.predict(inputs, copy.deepcopy(list(samples)))
+    found = sample.pred_instances
+    scale = found.bboxes.new_tensor(samples[0].metainfo['scale_factor'])
+    return [
+        _Detection(
+            int(found.labels[i]),
+            float(found.scores[i]),
+            found.bboxes[i].cpu().numpy(),
+            (found.bboxes[i] * scale.repeat(2))[None],
+            found.masks[i].cpu().numpy() if 'masks' in found else None,
+        )
+        for i in found.scores.argsort(descending=True, stable=True).tolist()
+    ]
 
 
 def _region(model: Any, sample: Any, found: _Detection) -> Target:
@@ -192,7 +239,8 @@ def _region(model: Any, sample: Any, found: _Detection) -> Target:
         ]
         return torch.stack(logits).mean(0)[0, found.label]
 
-    return found.target(compute)
+    stride = _stride(heads.bbox_roi_extractor, heads.bbox_head, found)
+    return found.target(compute, stride)
 
 
 def _mask(model: Any, sample: Any, found: _Detection) -> Target:
@@ -213,7 +261,17 @@ def _mask(model: Any, sample: Any, found: _Detection) -> Target:
         # A head without classes has one mask.
         return logits[found.label if len(logits) > 1 else 0].mean()
 
-    return found.target(compute)
+    stride = _stride(heads.mask_roi_extractor, heads.mask_head, found)
+    return found.target(compute, stride)
+
+
+def _stride(extractors: Any, heads: Any, found: _Detection) -> int:
+    """Stride in pixels of the map that a detection's region is read from."""
+    extractor, _ = next(roi_stages(extractors, heads))
+    level = extractor.map_roi_levels(
+        _rois(found.inner_box), extractor.num_inputs
+    )
+    return extractor.featmap_strides[int(level)]
 
 
 def _rois(box: Tensor) -> Tensor:
@@ -241,7 +299,8 @@ def _location(
         scores, *_ = head(model.extract_feat(image))
         return _by_location(scores[level], head.cls_out_channels)[place]
 
-    return found.target(compute)
+    stride, _ = head.prior_generator.strides[level]
+    return found.target(compute, stride)
 
 
 def _origin(

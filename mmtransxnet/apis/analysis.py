@@ -11,6 +11,7 @@ from mmtransxnet.analysis.pictures import EXAMPLES, example_pictures
 from mmtransxnet.apis.inference import Inferencer
 from mmtransxnet.apis.inputs import find_sources, read_picture
 from mmtransxnet.engine.checks.pictures import CorruptSampleError
+from mmtransxnet.engine.checks.preflight import check_folder
 from mmtransxnet.engine.config.command_line import config_parser
 from mmtransxnet.engine.config.loading import load_config
 from mmtransxnet.utils.devices import check_device
@@ -32,6 +33,28 @@ def analysis_parser(
     parser.add_argument('--out', required=True, help=out)
     parser.add_argument('--device', help='cpu, cuda:0, ...')
     return parser
+
+
+def check_out(out: str | Path, inputs: Sequence[str | Path] = ()) -> None:
+    """Check, before any work, that ``--out`` can name a new file.
+
+    Args:
+        out: The file; its folder is created.
+        inputs: Files and folders of pictures that are read.
+
+    Raises:
+        UserError: It is a folder or one of the pictures, or its folder cannot
+            be written to.
+    """
+    check_folder(Path(out).parent, '--out')
+    if Path(out).is_dir():
+        raise UserError(f'--out {out} is a folder; name a file')
+    if inputs and Path(out).exists():
+        pictures = {path.resolve() for path in find_pictures(inputs)}
+        if Path(out).resolve() in pictures:
+            raise UserError(
+                f'--out {out} is a picture that is read; name another file'
+            )
 
 
 def open_model(args: argparse.Namespace) -> tuple[Config, Inferencer]:

@@ -3,6 +3,12 @@
 import importlib
 from types import ModuleType
 
+from mmtransxnet.utils.errors import UserError
+
+
+class MissingPackageError(UserError, ImportError):
+    """An optional package is not installed."""
+
 
 def import_extra(module: str, package: str) -> ModuleType:
     """Import a module of an optional package.
@@ -12,11 +18,12 @@ def import_extra(module: str, package: str) -> ModuleType:
         package: Name of the package for pip.
 
     Raises:
-        ImportError: It is not installed; the message says what to install.
+        MissingPackageError: It is not installed; the message says what to
+            install.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f'{module} cannot be imported ({error}): pip install {package}'
         ) from error

@@ -47,8 +47,9 @@ _NO_ANALYSIS = (
     'need gradients. Start the page with the config and the checkpoint.'
 )
 _ANALYSIS = (
-    'For the picture above: the class activation in the last two stages of '
-    'the model, the receptive field of all. Each takes seconds.'
+    'For the picture above: the class activation in two stages of the model '
+    '(the last ones; for a detection, those that suit its size), the '
+    'receptive field of all. Each takes seconds.'
 )
 
 
@@ -203,11 +204,12 @@ def _draw_activation(found: Prediction, file: Path) -> None:
     assert inferencer is not None
     image = np.ascontiguousarray(found.pixels[..., ::-1])
     data = inferencer.prepare(image)
-    # The last stage alone is too coarse for small objects.
-    activations = [
-        class_activation(inferencer.model, data, stage=stage)
-        for stage in run_stages(inferencer.model)[-2:]
-    ]
+    first = class_activation(inferencer.model, data)
+    last = run_stages(inferencer.model)[-1]
+    # A stage alone may be too coarse, or know too little.
+    other = first.stage + 1 if first.stage < last else first.stage - 1
+    second = class_activation(inferencer.model, data, stage=other)
+    activations = sorted((first, second), key=lambda found: found.stage)
     draw_activations(image, activations, file, inferencer.classes)
 
 

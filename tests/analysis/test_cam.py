@@ -1,5 +1,7 @@
 """Class activation maps and their targets."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +19,11 @@ from mmtransxnet.analysis.cam import (
 )
 from mmtransxnet.analysis.drawing import draw_activations
 from mmtransxnet.analysis.observation import tensors
-from mmtransxnet.analysis.targets import find_target
+from mmtransxnet.analysis.targets import (
+    _detection,
+    _of_detection,
+    find_target,
+)
 from mmtransxnet.utils.errors import UserError
 from tests.support.detectors import CONFIGS, detector, detector_config
 from tests.support.models import fill_by_name
@@ -190,6 +196,28 @@ def test_score_of_a_region(models, name):
     of_mask = find_target(model, inputs, samples, 1, 'mask')
     torch.testing.assert_close(of_mask.compute(inputs), logits.mean())
     assert of_mask.mask.shape == picture().shape[:2]
+
+
+@pytest.mark.parametrize('name', list(CONFIGS))
+def test_stage_of_a_detection(models, name):
+    """The default: small objects are read from maps of small strides."""
+    model = models[name]
+    found = class_activation(model, data_of(name, picture()))
+    assert found.stage == min(found.target.stage, 3)
+    inputs, samples = prepared(model, name)
+    if name == 'RetinaNet':
+        # Anchors of a level have 4 to 6.4 times its stride, in three shapes.
+        for rank in range(8):
+            target = find_target(model, inputs, samples, rank)
+            assert 1 <= target.stage <= 5
+        return
+    detection = _detection(model, inputs, samples, 0)
+    for side, stage in ((50, 0), (120, 1), (240, 2), (900, 3)):
+        box = torch.tensor([[0.0, 0, side, side]])
+        large = replace(detection, inner_box=box)
+        for part in ('box', 'mask'):
+            target = _of_detection(model, inputs, samples[0], large, part)
+            assert target.stage == stage
 
 
 def test_nothing_is_changed(models):

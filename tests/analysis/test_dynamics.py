@@ -20,6 +20,7 @@ from mmtransxnet.analysis.dynamics import (
     kernels_of,
     observe,
     observe_backbone,
+    observe_each,
 )
 from mmtransxnet.utils.errors import UserError
 from tests.support.models import make_input, micro_model
@@ -178,6 +179,19 @@ def test_each_model_of_the_suite(name):
     assert model.training
     for module in model.modules():
         assert not module._forward_pre_hooks
+
+
+def test_several_pictures():
+    """As one after another; what is large is kept of the first only."""
+    model = build(micro_config('classification/transxnet_t'))
+    images = torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8)
+    data = [{'inputs': image[None]} for image in images]
+    found = observe_each(model, iter(data))
+    for item, observed in zip(data, found, strict=True):
+        alone = observe(model, item)
+        for first, second in zip(observed.kernels, alone.kernels, strict=True):
+            np.testing.assert_array_equal(first, second)
+    assert [len(observed.attentions) for observed in found] == [5, 0, 0, 0]
 
 
 def test_drawings(observed, backbone, tmp_path):

@@ -1,5 +1,7 @@
 """The tools that look into a trained model, as users start them."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from tests.support.models import fill_by_name
 from tests.support.suite_configs import build, load
+from tests.support.tools import with_path
 
 TASKS = ['classifier', 'detector', 'segmentor']
 
@@ -53,6 +56,25 @@ def test_receptive_field(tool, configs, checkpoints, digits, tmp_path):
     assert_drawn(out)
 
 
+@pytest.mark.parametrize('name', ['erf.py', 'cam.py', 'pointing_game.py'])
+def test_places_that_take_no_file(tool, configs, tmp_path, name):
+    """Told before any work: the checkpoint is not even looked for."""
+    picture = tmp_path / 'picture.png'
+    cv2.imwrite(str(picture), np.zeros((64, 64, 3), 'uint8'))
+    for out, message in (
+        (tmp_path, 'is a folder'),
+        (picture, 'is a picture that is read'),
+        (picture / 'out.png', 'cannot write to this folder'),
+    ):
+        status, said = tool(
+            f'analysis/{name}',
+            *(configs['detector'], 'none.pth', picture, '--out', out),
+        )
+        assert status == 2, said
+        assert message in said
+        assert 'Traceback' not in said
+
+
 def test_receptive_field_errors(tool, configs, checkpoints, tmp_path):
     status, said = tool(
         'analysis/erf.py',
@@ -63,6 +85,22 @@ def test_receptive_field_errors(tool, configs, checkpoints, tmp_path):
     )
     assert status == 2
     assert 'none.png does not exist' in said
+    assert 'Traceback' not in said
+
+
+def test_a_package_that_is_missing(tool, configs, checkpoints, tmp_path):
+    """One line, not a traceback."""
+    (tmp_path / 'pytorch_grad_cam.py').write_text('raise ImportError("none")')
+    picture = tmp_path / 'picture.png'
+    cv2.imwrite(str(picture), np.zeros((64, 64, 3), 'uint8'))
+    status, said = tool(
+        'analysis/cam.py',
+        *(configs['classifier'], checkpoints['classifier'], picture),
+        *('--out', tmp_path / 'cam.png'),
+        PYTHONPATH=with_path(tmp_path),
+    )
+    assert status == 2
+    assert 'pip install grad-cam' in said
     assert 'Traceback' not in said
 
 
@@ -95,3 +133,21 @@ def test_dynamics(tool, configs, checkpoints, digits, tmp_path):
     assert status == 0, said
     for name in ('kernels', 'attention', 'scales', 'spread'):
         assert_drawn(tmp_path / f'out/{name}.png')
+
+
+def test_pointing_game(tool, configs, checkpoints, digits, tmp_path):
+    out = tmp_path / 'new/hits.jsonl'
+    status, said = tool(
+        'analysis/pointing_game.py',
+        configs['detector'],
+        checkpoints['detector'],
+        digits / 'coco',
+        *('--number', 1, '--min-score', 0.3, '--stage', 2, 4, '--out', out),
+        COLUMNS='160',
+    )
+    assert status == 0, said
+    for text in ('detections in 1 pictures', 'Eigen-CAM, random weights'):
+        assert text in said
+    hits = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(hits) % 8 == 0  # two stages, methods and kinds of weights
+    assert {hit['stage'] for hit in hits} == {1, 3}

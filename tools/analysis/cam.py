@@ -23,6 +23,7 @@ from mmtransxnet.analysis.targets import is_detector
 from mmtransxnet.apis import Inferencer
 from mmtransxnet.apis.analysis import (
     analysis_parser,
+    check_out,
     open_model,
     read_pictures,
 )
@@ -50,7 +51,8 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs='+',
         choices=(1, 2, 3, 4),
-        help='stages whose outputs are used (the last)',
+        help='stages whose outputs are used (the last; for a detection, the '
+        'one with the resolution it was read from)',
     )
     return parser.parse_args()
 
@@ -96,6 +98,7 @@ def main() -> None:
     """Explain and draw."""
     args = parse_args()
     with report_user_errors():
+        check_out(args.out, [args.picture])
         (picture,) = read_pictures([args.picture], 1)
         _, model = open_model(args)
         found = explain(args, model, picture)

@@ -23,7 +23,7 @@ from mmtransxnet.analysis.drawing import (
     draw_scales,
     draw_spread,
 )
-from mmtransxnet.analysis.dynamics import observe
+from mmtransxnet.analysis.dynamics import observe_each
 from mmtransxnet.apis.analysis import (
     analysis_parser,
     find_pictures,
@@ -59,7 +59,7 @@ def draw(args: argparse.Namespace) -> list[Path]:
     files = find_pictures(args.pictures)
     _, model = open_model(args)
     data = [model.prepare(read_pictures([file])[0]) for file in files]
-    observed = [observe(model.model, item) for item in data]
+    observed = observe_each(model.model, data)
     image = data[0]['inputs'][0].permute(1, 2, 0).numpy()
     folder, (x, y) = Path(args.out), args.pixel
     names = ['kernels.png', 'attention.png', 'scales.png']

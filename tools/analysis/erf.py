@@ -29,6 +29,7 @@ from mmtransxnet.analysis.erf import (
 )
 from mmtransxnet.apis.analysis import (
     analysis_parser,
+    check_out,
     open_model,
     read_pictures,
 )
@@ -138,6 +139,7 @@ def main() -> None:
     console = Console()
     networks = {}
     with report_user_errors():
+        check_out(args.out, args.pictures)
         for name, fields in measure(args):
             console.print(f'{name}: measured', markup=False, highlight=False)
             networks[name] = fields

@@ -41,7 +41,9 @@ def draw_kernels(observed: Observation, path: str | Path) -> None:
         _kernel_row(row, observed, block, groups)
         row[0].set_title(f'stage {stage + 1}\nlearned 1', fontsize=8)
     figure.suptitle(
-        'IDConv: kernels made for this picture beside the learned ones'
+        'IDConv: kernels made for this picture beside the learned ones\n'
+        '(last block of each stage; the three channels that differ most from '
+        'the mean of the learned ones)'
     )
     figure.colorbar(
         ScalarMappable(_SIGNED, 'RdBu_r'),
@@ -115,12 +117,16 @@ def draw_attention(
                 alpha=0.65,
                 extent=(-0.5, width - 0.5, height - 0.5, -0.5),
             )
-            axis.set_title(name, fontsize=9)
+            # All pixels are bright where they get equal attention.
+            times = values.max() * values.size
+            axis.set_title(f'{name}\n{times:.1f} x the mean', fontsize=9)
         for axis in row[: len(maps) + 1]:
             axis.plot(x * width, y * height, '+', color='lime', ms=9, mew=2)
     figure.suptitle(
         'OSRA: where the marked pixel attends (last block of each stage; '
-        'without a head: mean of the heads)'
+        'without a head: mean of the heads)\n'
+        'Below the names: how strong the strongest is; at 1.0 x the mean, '
+        'all are equal'
     )
     figure.colorbar(
         ScalarMappable(_RELATIVE, 'inferno'),

@@ -50,7 +50,9 @@ def draw_fields(
     )
     figure.legend(
         handles=[Line2D([], [], color=c) for c in _COLORS.values()],
-        labels=[f'{share:.0%} of the contribution' for share in _COLORS],
+        labels=[f'{share:.0%}' for share in _COLORS],
+        title='smallest centred square that holds this share of the '
+        'contribution',
         loc='outside lower center',
         ncols=len(_COLORS),
         facecolor='silver',
