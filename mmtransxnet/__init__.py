@@ -6,19 +6,10 @@ mmpretrain, mmdet and mmseg, and checkpoints are read safely, including
 ``transxnet://`` names.
 """
 
-import importlib.util
-
+from mmtransxnet.utils.extras import require_openmmlab
 from mmtransxnet.utils.waiting_threads import sleeping_if_busy
 
-# Neither distribution can be a requirement of the package: see setup.py.
-for _name in ('mmengine', 'mmcv'):
-    if importlib.util.find_spec(_name) is None:
-        raise ModuleNotFoundError(
-            f'{_name} of OpenMMLab is not installed: pip install '
-            "'mmtransxnet[onedl]', or 'mmtransxnet[openmmlab]' for the "
-            'original distribution',
-            name=_name,
-        )
+require_openmmlab()
 
 # The first import of torch, in programs that have not imported it before.
 with sleeping_if_busy():
