@@ -38,6 +38,19 @@ def test_algorithm_by_task(tmp_path, task, masks, expected):
     assert all(choice.reason for choice in made.choices)
 
 
+@pytest.mark.parametrize(
+    ('task', 'words'),
+    [
+        (CLASSIFICATION, 'points of top-1'),
+        (DETECTION, 'points of AP50'),
+        (SEGMENTATION, 'freezing two stages gained nothing'),
+    ],
+)
+def test_why_no_stage_is_frozen(tmp_path, task, words):
+    made = decide(prepared(tmp_path / 'data', task))
+    assert words in made.find('weights').reason
+
+
 def test_what_is_asked_for_is_taken(tmp_path):
     data = prepared(tmp_path / 'data', SEGMENTATION)
     made = decide(data, 'upernet', 'b', 3, from_scratch=True)
