@@ -19,6 +19,7 @@ from PIL import Image
 
 from mmtransxnet.benchmark.load import (
     load,
+    same_answer,
     sample_pictures,
     serving,
     stop_in_flight,
@@ -221,6 +222,24 @@ def test_overload_loses_and_mixes_up_nothing(detector):
     assert outcome.refused > 0
     line = f'requests_total{{status="503"}} {outcome.refused}\n'
     assert line in text
+
+
+def test_answers_are_compared_up_to_rounding():
+    entry = {'category_id': 3, 'bbox': [10.0, 20.0], 'segmentation': 'ab'}
+    answer = {'width': 64, 'results': [{**entry, 'score': 0.5}]}
+    rounded = {**entry, 'bbox': [10.001, 20.0], 'segmentation': 'ac'}
+    others = (
+        {**entry, 'score': 0.5, 'bbox': [10.1, 20.0]},
+        {**entry, 'score': 0.51},
+        {**entry, 'score': 0.5, 'category_id': 4},
+        entry,
+    )
+    expected = {'width': 64, 'results': [{**rounded, 'score': 0.500001}]}
+    assert same_answer(answer, expected)
+    assert not same_answer({**answer, 'width': 65}, expected)
+    assert not same_answer({**answer, 'results': []}, expected)
+    for other in others:
+        assert not same_answer({**answer, 'results': [other]}, expected)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')

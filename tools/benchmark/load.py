@@ -10,17 +10,21 @@ memory, and stops the server with requests in flight.
 import argparse
 import asyncio
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from mmtransxnet.benchmark.load import (
+    joined,
     load,
     sample_pictures,
     serving,
     stop_in_flight,
 )
 from mmtransxnet.engine import report_user_errors
+
+PARTS = 4
 
 SERVE = Path(__file__).resolve().parents[1] / 'serve.py'
 
@@ -32,9 +36,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     clients = 4 * args.accepted
     with serving(SERVE, args.folder, *limit) as server:
         first = asyncio.run(load(server.url, pictures, 8 * clients, clients))
-        before = server.memory()
-        rest = asyncio.run(load(server.url, pictures, args.requests, clients))
-        after = server.memory()
+        memory = [server.memory()]
+        parts = []
+        for _ in range(PARTS):
+            total = math.ceil(args.requests / PARTS)
+            parts.append(
+                asyncio.run(load(server.url, pictures, total, clients))
+            )
+            memory.append(server.memory())
         stopped = asyncio.run(
             stop_in_flight(server, pictures[0], args.accepted)
         )
@@ -42,9 +51,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         'accepted at a time': args.accepted,
         'clients': clients,
         'warm-up': first.summary(),
-        'overload': rest.summary(),
-        'MiB before': round(before, 1),
-        'MiB after': round(after, 1),
+        'overload': joined(parts).summary(),
+        'MiB before and after each quarter': [round(m, 1) for m in memory],
         'SIGTERM': stopped,
     }
 
