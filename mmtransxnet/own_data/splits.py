@@ -55,7 +55,7 @@ def split(
 
     Raises:
         UserError: There are too few pictures, or no training pictures in the
-            splits that the data has.
+            splits that the data has, or none of a class without the copies.
     """
     given = {picture.split for picture in collection.pictures} - {None}
     if not given:
@@ -75,7 +75,7 @@ def split(
             'pictures and none for training: add a split named train, or '
             'remove the names of splits to have a new one made'
         )
-    _leave_copies_out(collection)
+    _leave_copies_out(collection, labels)
     if 'val' in given:
         collection.reasons.append('The splits are those of the data.')
         return collection
@@ -205,11 +205,14 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _leave_copies_out(collection: Collection) -> None:
+def _leave_copies_out(collection: Collection, labels: Labels) -> None:
     """Leave training pictures out that have a copy in another given split.
 
     Copies in both validation and test are only pointed out: each of these is
     a set to compare with others.
+
+    Raises:
+        UserError: Training would lose all its pictures, or all of a class.
     """
     held_out: set[Path] = set()
     for group in _copies(collection.pictures):
@@ -230,6 +233,15 @@ def _leave_copies_out(collection: Collection) -> None:
             'validation or test, so results would say nothing: keep each '
             'picture in one split'
         )
+    before = _classes_in_training(collection.pictures, labels)
+    lost = sorted(before - _classes_in_training(kept, labels))
+    if lost:
+        raise UserError(
+            f'{collection.root}: every training picture of {first_few(lost)} '
+            'has a copy in validation or test and would be left out: remove '
+            'these copies from validation and test, or add other training '
+            'pictures'
+        )
     collection.pictures = kept
     reason = 'training picture with a copy in validation or test'
     collection.dropped[reason] += len(held_out)
@@ -237,6 +249,15 @@ def _leave_copies_out(collection: Collection) -> None:
         f'Not taken over ({len(held_out)}): {reason}, for example '
         f'{min(held_out)}.'
     )
+
+
+def _classes_in_training(pictures: list[Picture], labels: Labels) -> set[str]:
+    return {
+        label
+        for picture in pictures
+        if picture.split == 'train'
+        for label in labels[picture.path]
+    }
 
 
 def _names(group: list[Picture]) -> str:

@@ -22,6 +22,7 @@ _RECOGNISED_BY = 3
 """Number of text files that are looked into."""
 
 _MAX_CLASSES = 10_000
+_NOT_FOUND = 'picture in a list that cannot be found'
 
 _Described = tuple[PurePosixPath, dict[Any, Any]]
 
@@ -90,28 +91,31 @@ def _is_row(line: str) -> bool:
 
 def _pairs(folder: Folder) -> dict[PurePosixPath, PurePosixPath]:
     """Text files and the pictures that they are for."""
-    pictures: dict[PurePosixPath, PurePosixPath] = {}
+    files = {
+        file.with_suffix('.txt'): file for file in folder.with_suffix('.txt')
+    }
+    pairs: dict[PurePosixPath, PurePosixPath] = {}
     for picture in folder.pictures:
         for place in _places(picture):
-            pictures.setdefault(place, picture)
-    return {
-        file: pictures[place]
-        for file in folder.with_suffix('.txt')
-        if (place := file.with_suffix('.txt')) in pictures
-    }
+            file = files.get(place)
+            if file is not None and file not in pairs:
+                pairs[file] = picture
+                break
+    return pairs
 
 
 def _places(picture: PurePosixPath) -> list[PurePosixPath]:
-    """Where the text file of a picture may be."""
+    """Where the text file of a picture may be; the first counts."""
     beside = picture.parent / f'{picture.stem}.txt'
+    plain = [PurePosixPath(_LABELS) / beside, beside]
     parts = list(beside.parts)
     # The last folder of that name, as YOLO replaces it.
     for i in range(len(parts) - 2, -1, -1):
         if parts[i].lower() == _PICTURES:
             names = (_LABELS, _LABELS.title())
             swapped = [[*parts[:i], name, *parts[i + 1 :]] for name in names]
-            return [*(PurePosixPath(*some) for some in swapped), beside]
-    return [PurePosixPath(_LABELS) / beside, beside]
+            return [*(PurePosixPath(*some) for some in swapped), *plain]
+    return plain
 
 
 def _without_picture(folder: Folder, used: Any) -> list[PurePosixPath]:
@@ -204,7 +208,7 @@ def _described_splits(
 ) -> dict[PurePosixPath, str]:
     """The splits of pictures that the YAML file gives."""
     if described is None:
-        return _listed_splits(folder)
+        return _listed_splits(folder, gatherer)
     file, content = described
     splits: dict[PurePosixPath, str] = {}
     for split in ('train', 'val', 'test'):
@@ -215,7 +219,7 @@ def _described_splits(
         for place in places if isinstance(places, list) else [places]:
             if not isinstance(place, str) or not place:
                 continue
-            found = _pictures_at(folder, file, content, place)
+            found = _pictures_at(gatherer, file, content, place)
             if not found:
                 gatherer.reasons.append(
                     f'{file} names {place!r} for {split}, which has no '
@@ -232,7 +236,7 @@ def _described_splits(
 
 
 def _pictures_at(
-    folder: Folder,
+    gatherer: Gatherer,
     file: PurePosixPath,
     content: dict[Any, Any],
     place: str,
@@ -242,6 +246,7 @@ def _pictures_at(
     Exported files often have ``../train/images`` and mean ``train/images``.
     Nothing outside of the folder is read.
     """
+    folder = gatherer.folder
     base = content.get('path')
     starts = [file.parent]
     if isinstance(base, str):
@@ -252,20 +257,46 @@ def _pictures_at(
     for candidate in [*candidates, file.parent / plain, plain]:
         normal = PurePosixPath(os.path.normpath(candidate))
         if normal in folder.files:
-            return _listed_pictures(folder, normal)
+            return _listed_pictures(gatherer, normal)
         inside = [p for p in folder.pictures if normal in p.parents]
         if inside:
             return inside
     return []
 
 
-def _listed_splits(folder: Folder) -> dict[PurePosixPath, str]:
+def _listed_splits(
+    folder: Folder, gatherer: Gatherer
+) -> dict[PurePosixPath, str]:
     """The splits that Darknet's ``train.txt`` and ``valid.txt`` give.
 
-    Validation is drawn if there is only the first.
+    Validation is drawn if there is only the first. Lists are not used where
+    folders divide the pictures: they may be left over from elsewhere.
+
+    Raises:
+        UserError: A picture is in the lists of two splits.
     """
+    files = _lists(folder)
+    if files and len({split_of(p) for p in folder.pictures} - {None}) > 1:
+        gatherer.reasons.append(
+            f'Lists such as {next(iter(files))} are not used: the folders '
+            'give the splits.'
+        )
+        return {}
     splits: dict[PurePosixPath, str] = {}
+    for file, split in files.items():
+        for picture in _listed_pictures(gatherer, file, guessed=True):
+            if splits.setdefault(picture, split) != split:
+                raise UserError(
+                    f'{folder.root / file} names {picture}, as does the list '
+                    f'for {splits[picture]}: name each picture in one list'
+                )
+    return splits
+
+
+def _lists(folder: Folder) -> dict[PurePosixPath, str]:
+    """Text files with the name of a split that have names of pictures."""
     pairs = _pairs(folder)
+    lists: dict[PurePosixPath, str] = {}
     for file in folder.with_suffix('.txt'):
         split = split_of(PurePosixPath(file.stem))
         if split is None or file in pairs:
@@ -273,15 +304,37 @@ def _listed_splits(folder: Folder) -> dict[PurePosixPath, str]:
         lines = read_text(folder.root / file).splitlines()
         paths = [PurePosixPath(line.strip()) for line in lines if line.strip()]
         if all(path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
-            for picture in _listed_pictures(folder, file):
-                splits.setdefault(picture, split)
-    return splits
+            lists[file] = split
+    return lists
 
 
 def _listed_pictures(
-    folder: Folder, file: PurePosixPath
+    gatherer: Gatherer, file: PurePosixPath, guessed: bool = False
 ) -> list[PurePosixPath]:
-    """The pictures that a text file names, one a line."""
-    lines = read_text(folder.root / file).splitlines()
-    found = [folder.find(line.strip(), file) for line in lines if line.strip()]
-    return [picture for picture in found if picture]
+    """The pictures that a text file names, one a line.
+
+    Args:
+        gatherer: Counts the names without a picture.
+        file: The text file.
+        guessed: Whether nothing but its name says that it is a list. A name
+            that leads out of the folder, or fits several pictures, is then
+            counted and not an error.
+    """
+    folder = gatherer.folder
+    found: list[PurePosixPath] = []
+    for line in read_text(folder.root / file).splitlines():
+        name = line.strip()
+        if not name:
+            continue
+        example = f'{name} in {file}'
+        try:
+            picture = folder.find(name, file)
+        except UserError as error:
+            if not guessed:
+                raise
+            picture, example = None, str(error)
+        if picture is None:
+            gatherer.drop(_NOT_FOUND, example)
+        else:
+            found.append(picture)
+    return found
