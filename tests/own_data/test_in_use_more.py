@@ -3,7 +3,9 @@
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mmtransxnet.own_data.prepare import prepare
 from mmtransxnet.own_data.reading import read
@@ -115,3 +117,54 @@ def test_copies_with_all_objects_of_a_class_are_an_error(tmp_path):
     shutil.copy(root / 'images/train/0.jpg', root / 'images/val/0.jpg')
     with pytest.raises(UserError, match='every training picture of dog has'):
         prepare(read(root), tmp_path / 'out')
+
+
+# ---------------------------------------------------------------- label maps
+def _maps_in_splits(root, values):
+    """Label maps of three equal channels with some values in each split."""
+    for split, greys in values.items():
+        for i in range(3):
+            name = f'{split}/{i}'
+            own_data.write_picture(root / f'images/{name}.jpg', i)
+            grey = np.zeros(own_data.SIZE[::-1], np.uint8)
+            for row, value in enumerate(greys):
+                grey[10 * row : 10 * row + 10] = value
+            path = root / f'masks/{name}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.dstack([grey] * 3)).save(path)
+    return root
+
+
+def _warnings(collection):
+    return [r for r in collection.reasons if r.startswith('Warning')]
+
+
+def test_ignored_white_in_three_channels_is_pointed_out(tmp_path):
+    greys = dict(train=(0, 20), val=(0, 20, 255))
+    _maps_in_splits(tmp_path, greys)
+    collection = read(tmp_path)
+    assert collection.classes == ('0', '20')
+    (warning,) = _warnings(collection)
+    assert 'white (255, 255, 255) in the label maps is ignored' in warning
+    # The remedy that it names.
+    rows = ['black:0,0,0', 'grey:20,20,20', 'white:255,255,255']
+    write_text(tmp_path / 'labelmap.txt', '\n'.join(rows))
+    collection = read(tmp_path)
+    assert collection.classes == ('black', 'grey', 'white')
+    (warning,) = _warnings(collection)
+    assert 'of val have values' in warning
+    assert '(255, 255, 255)' in warning
+
+
+def test_values_of_validation_alone_in_three_channels(tmp_path):
+    _maps_in_splits(tmp_path, dict(train=(0,), val=(0, 20)))
+    (warning,) = _warnings(read(tmp_path))
+    assert 'of val have values that those of train do not have' in warning
+    assert '(20, 20, 20)' in warning
+
+
+def test_black_and_white_has_no_warning_of_white(tmp_path):
+    _maps_in_splits(tmp_path, dict(train=(0, 255), val=(0, 255)))
+    collection = read(tmp_path)
+    assert collection.classes == ('background', 'object')
+    assert not _warnings(collection)

@@ -18,6 +18,7 @@ from mmtransxnet.own_data.label_maps import (
     IGNORED,
     MAX_CLASSES,
     is_of_colours,
+    packed,
     read_values,
 )
 from mmtransxnet.own_data.layouts.common import checked_names, class_file
@@ -101,7 +102,9 @@ def read(folder: Folder, task: str) -> Collection:
     gatherer.require_pictures()
     everywhere = set().union(*found.values())
     names, values, palette = _classes(gatherer, everywhere, bool(colours))
-    gatherer.reasons.extend(_only_in_some(found))
+    of_classes = range(len(names)) if values is None else values
+    known = {packed(value) for value in of_classes}
+    gatherer.reasons.extend(_only_in_some(found, known, bool(colours)))
     return gatherer.collection(
         names, task, label_values=values, palette=palette
     )
@@ -186,15 +189,29 @@ def _checked_values(
     return unique.tolist()
 
 
-def _only_in_some(found: dict[str | None, set[int]]) -> list[str]:
-    """A sentence for each split with values that training lacks."""
+def _only_in_some(
+    found: dict[str | None, set[int]], known: set[int], colours: bool
+) -> list[str]:
+    """A sentence for each split with values that training lacks.
+
+    Args:
+        found: The values in the label maps of each split.
+        known: The values of classes; others are ignored.
+        colours: Whether values are packed colours.
+    """
     train = found.get('train')
-    return [
-        f'Warning: label maps of {split} have values that those of train do '
-        f'not have: {first_few([str(v) for v in sorted(values - train)])}.'
-        for split, values in found.items()
-        if train is not None and values - train - {IGNORED}
-    ]
+    if train is None:
+        return []
+    sentences = []
+    for split, values in found.items():
+        more = sorted(values & known - train)
+        if more:
+            shown = [str(_unpacked(v) if colours else v) for v in more]
+            sentences.append(
+                f'Warning: label maps of {split} have values that those of '
+                f'train do not have: {first_few(shown)}.'
+            )
+    return sentences
 
 
 def _classes(
@@ -212,6 +229,12 @@ def _classes(
     )
     names, values, _ = _classes_of_numbers(gatherer, numbers, None)
     greys = range(len(names)) if values is None else values
+    if IGNORED in numbers and IGNORED not in greys:
+        gatherer.reasons.append(
+            'Warning: white (255, 255, 255) in the label maps is ignored, not '
+            'a class. If it is a class, name all colours in a labelmap.txt '
+            '(lines with name:red,green,blue).'
+        )
     return names, tuple((grey, grey, grey) for grey in greys), None
 
 
