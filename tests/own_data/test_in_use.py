@@ -41,6 +41,52 @@ def test_names_in_xml_files_of_copied_files(tmp_path):
     )
 
 
+def test_xml_files_numbered_otherwise_than_pictures(tmp_path):
+    """The names in the files decide, as long as each is another one."""
+    for i in range(3):
+        write_picture(tmp_path / f'{i + 1}.jpg', i)
+        xml = own_data.voc_xml(f'{i + 1}.jpg', {f'class{i}': BOXES['cat']})
+        write_text(tmp_path / f'{i}.xml', xml)
+    collection = read(tmp_path)
+    assert not collection.dropped
+    assert {p.path.name: list(boxes_of(p)) for p in collection.pictures} == {
+        f'{i + 1}.jpg': [f'class{i}'] for i in range(3)
+    }
+
+
+def test_a_text_file_that_is_no_list_of_voc(tmp_path):
+    own_data.voc(tmp_path, 5)
+    write_text(tmp_path / 'logs/train.txt', 'epoch 1 loss 3.2\n2\ndone')
+    collection = read(tmp_path)
+    assert splits_of(collection) == {None: 5}
+    assert not collection.dropped
+
+
+def test_a_list_beside_folders_of_splits(tmp_path):
+    for split, names in dict(train='01', val='23').items():
+        for name in names:
+            write_picture(tmp_path / split / f'{name}.jpg', int(name))
+            xml = own_data.voc_xml(f'{name}.jpg')
+            write_text(tmp_path / split / f'{name}.xml', xml)
+    write_text(tmp_path / 'train.txt', '0\n1')
+    collection = read(tmp_path)
+    assert splits_of(collection) == dict(train=2, val=2)
+    assert not collection.dropped
+
+
+@pytest.mark.parametrize(
+    ('folder', 'left'), [('ImageSets/Main', 3), ('ImageSets', 4)]
+)
+def test_pixels_are_counted_from_1_in_vocdevkit_only(tmp_path, folder, left):
+    for i in range(2):
+        write_picture(tmp_path / f'{i}.jpg', i)
+        xml = own_data.voc_xml(f'{i}.jpg', {'cat': (4, 6, 24, 30)})
+        write_text(tmp_path / f'{i}.xml', xml)
+    write_text(tmp_path / folder / 'train.txt', '0\n1')
+    boxes = [boxes_of(p)['cat'] for p in read(tmp_path).pictures]
+    assert [box[0] for box in boxes] == [left, left]
+
+
 def test_pictures_that_xml_files_of_other_names_name(tmp_path):
     own_data.voc(tmp_path, 2)
     for i in range(2):
@@ -184,6 +230,53 @@ def test_width_and_height_beside_corners_are_those_of_pictures(tmp_path):
     assert [boxes_of(p) for p in collection.pictures] == [BOXES] * 5
     reason = 'picture that was annotated with another size'
     assert collection.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ('header', 'row'),
+    [
+        ('image,width,height,x,y,w,h,label', '{0},64,48,4,6,20,24,cat'),
+        (
+            'image,width,height,bbox_x,bbox_y,bbox_w,bbox_h,label',
+            '{0},64,48,4,6,20,24,cat',
+        ),
+        (
+            'image,cx,cy,w,h,width,height,label',
+            '{0},0.21875,0.375,0.3125,0.5,64,48,cat',
+        ),
+    ],
+)
+def test_width_and_height_beside_lengths_are_those_of_pictures(
+    tmp_path, header, row
+):
+    assert SIZE == (64, 48)
+    write_picture(tmp_path / '0.jpg', 0)
+    write_text(tmp_path / 'boxes.csv', f'{header}\n{row.format("0.jpg")}\n')
+    collection = read(tmp_path)
+    (picture,) = collection.pictures
+    np.testing.assert_allclose(boxes_of(picture)['cat'], (4, 6, 24, 30))
+    assert not collection.dropped
+
+
+@pytest.mark.parametrize('column', [True, False], ids=['column', 'folders'])
+def test_rows_and_pictures_before_the_folder_of_the_only_csv(tmp_path, column):
+    lines = ['image,xmin,ymin,xmax,ymax,label,split']
+    for i, split in enumerate(('train', 'train', 'train', 'val', 'val')):
+        place = 'train' if column else split
+        write_picture(tmp_path / place / f'{i}.jpg', i)
+        name = f'{i}.jpg' if column else f'../{place}/{i}.jpg'
+        lines.append(f'{name},4,6,24,30,cat,{split if column else ""}')
+    write_text(tmp_path / 'train/all.csv', '\n'.join(lines))
+    assert splits_of(read(tmp_path)) == dict(train=3, val=2)
+
+
+def test_equal_names_in_the_folders_of_csv_files(tmp_path):
+    for seed, name in enumerate(('north', 'south')):
+        write_picture(tmp_path / name / '0.jpg', seed)
+        lines = f'image,xmin,ymin,xmax,ymax,label\n0.jpg,4,6,24,30,{name}\n'
+        write_text(tmp_path / name / 'boxes.csv', lines)
+    pictures = read(tmp_path).pictures
+    assert [list(boxes_of(p)) for p in pictures] == [['north'], ['south']]
 
 
 def test_classes_by_number(tmp_path):

@@ -57,9 +57,10 @@ class _Form(NamedTuple):
     corners: Callable[[_Box], _Box]
 
 
+# Where there are several, width and height are those of the picture.
 _LENGTHS = (
-    ('width', 'w', 'bboxwidth', 'bboxw', 'boxwidth'),
-    ('height', 'h', 'bboxheight', 'bboxh', 'boxheight'),
+    ('bboxwidth', 'bboxw', 'boxwidth', 'boxw', 'w', 'width'),
+    ('bboxheight', 'bboxh', 'boxheight', 'boxh', 'h', 'height'),
 )
 
 _FORMS = (
@@ -134,11 +135,7 @@ def read(folder: Folder, task: str) -> Collection:
         for file in folder.with_suffix('.csv')
         if (table := _table(folder, file)) is not None
     }
-    splits = {
-        file: split_in_name(file.stem) or split_of(file) for file in tables
-    }
-    if any(splits.values()) or _have_common_pictures(tables.values()):
-        splits = one_split_each(folder, splits)
+    splits = _splits(folder, tables)
     gatherer.reasons += _by_reason(tables)
     for file, table in tables.items():
         _add_rows(gatherer, file, table, splits[file])
@@ -150,6 +147,20 @@ def read(folder: Folder, task: str) -> Collection:
     gatherer.require_pictures()
     require_same_classes(folder.root, gatherer.pictures)
     return gatherer.collection(sorted_classes(gatherer.pictures), task)
+
+
+def _splits(
+    folder: Folder, tables: Mapping[PurePosixPath, _Table]
+) -> dict[PurePosixPath, str | None]:
+    """The split of each file, None where its rows or pictures decide."""
+    if len(tables) == 1:
+        return {file: split_in_name(file.stem) for file in tables}
+    splits = {
+        file: split_in_name(file.stem) or split_of(file) for file in tables
+    }
+    if any(splits.values()) or _have_common_pictures(folder, tables):
+        return one_split_each(folder, splits)
+    return splits
 
 
 def _by_reason(tables: Mapping[PurePosixPath, _Table]) -> list[str]:
@@ -210,12 +221,17 @@ def _are_shares(rows: Iterable[_Row]) -> bool:
     )
 
 
-def _have_common_pictures(tables: Iterable[_Table]) -> bool:
+def _have_common_pictures(
+    folder: Folder, tables: Mapping[PurePosixPath, _Table]
+) -> bool:
     """Whether two files name the same picture."""
-    names = [
-        name for table in tables for name in {r['image'] for r in table.rows}
+    pictures = [
+        folder.find(name, file)
+        for file, table in tables.items()
+        for name in {row['image'] for row in table.rows}
     ]
-    return len(set(names)) < len(names)
+    known = [picture for picture in pictures if picture is not None]
+    return len(set(known)) < len(known)
 
 
 def _row(
@@ -331,7 +347,7 @@ def _add_rows(
             gatherer.drop(
                 'second split of a picture (the first is kept)', name
             )
-        canvas.keep(split or named or split_of(picture))
+        canvas.keep(split or named or split_of(picture) or split_of(file))
 
 
 def _size_of(row: _Row) -> tuple[float, float] | None:

@@ -1,6 +1,7 @@
 """Pascal VOC's XML."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from xml.etree.ElementTree import Element
 
@@ -37,17 +38,19 @@ def read(folder: Folder, task: str) -> Collection:
         for file in _annotation_files(folder)
     }
     lists = Lists(folder, roots)
-    one_based = lists.official and not _has_zero(roots.values())
+    one_based = lists.in_main and not _has_zero(roots.values())
     gatherer.reasons.append(
         'Boxes count pixels from 1 and include the last one, as in VOCdevkit.'
         if one_based
         else 'Boxes are edges counted from 0, as labelling tools write them.'
     )
     difficult = 0
-    renamed: list[str] = []
+    pictures, renamed = _pictures_of(folder, roots)
     for file, root in roots.items():
-        split = lists.split_of(file) if lists else split_of(file)
-        picture = _picture_of(folder, file, root, renamed)
+        split = lists.split_of(file)
+        if not (lists and lists.official):
+            split = split or split_of(file)
+        picture = pictures[file]
         if picture is None:
             gatherer.drop(NO_PICTURE, file)
             continue
@@ -93,21 +96,31 @@ def _annotation_files(folder: Folder) -> list[PurePosixPath]:
     ]
 
 
-def _picture_of(
-    folder: Folder, file: PurePosixPath, root: Element, renamed: list[str]
-) -> PurePosixPath | None:
-    """The picture with the name of the XML file, or that it names.
+def _pictures_of(
+    folder: Folder, roots: Mapping[PurePosixPath, Element]
+) -> tuple[dict[PurePosixPath, PurePosixPath | None], list[str]]:
+    """The picture of each XML file, and files that name another.
 
-    Files that were renamed or copied often keep the old <filename>, which
-    may be the name of another picture.
+    It is the one that an XML file names. Files that were copied keep the old
+    <filename>: of several that name the same picture, each has that with its
+    own name.
     """
-    name = _text(root, 'filename')
-    named = PurePosixPath(name.replace('\\', '/')).stem
-    if named not in ('', file.stem) and folder.has_stem(file):
-        renamed.append(f'{file.name}: {name}')
-        return folder.with_stem(file)
-    found = folder.find(name, file) if name else None
-    return found or folder.with_stem(file)
+    names = {file: _text(root, 'filename') for file, root in roots.items()}
+    named = {
+        file: folder.find(name, file) if name else None
+        for file, name in names.items()
+    }
+    count = Counter(named.values())
+    pictures: dict[PurePosixPath, PurePosixPath | None] = {}
+    renamed = []
+    for file, picture in named.items():
+        own = None
+        if picture is None or (count[picture] > 1 and folder.has_stem(file)):
+            own = folder.with_stem(file)
+        pictures[file] = own or picture
+        if own and names[file] and own != picture:
+            renamed.append(f'{file.name}: {names[file]}')
+    return pictures, renamed
 
 
 def _text(element: Element, path: str) -> str:

@@ -22,8 +22,8 @@ class Lists:
     """The splits that lists of names give.
 
     These are the lists in ``ImageSets``, or others with the name of a split
-    if they have names of XML files. A line is a name, with or without folders
-    and suffix.
+    if most of their lines are names of XML files. A line is a name, with or
+    without folders and suffix.
 
     Args:
         folder: The files.
@@ -31,6 +31,7 @@ class Lists:
 
     Attributes:
         official: Whether they are in ``ImageSets``.
+        in_main: Whether they are in ``ImageSets/Main``, as in VOCdevkit.
 
     Raises:
         UserError: A name is in the lists of two splits.
@@ -47,11 +48,13 @@ class Lists:
         ]
         official = [f for f in files if _IMAGE_SETS in _lower(f.parts[:-1])]
         self.official = bool(official)
+        self.in_main = any('main' in _lower(f.parts[:-1]) for f in official)
         self._splits = _read(folder, official or files)
         self._names = _by_ending(self._splits)
         self._used: set[str] = set()
-        if not official and not any(map(self._name_of, annotations)):
-            self._splits = {}
+        known = {self._name_of(file) for file in annotations} - {None}
+        if not official and 2 * len(known) <= len(self._splits):
+            self._splits, self._names = {}, {}
 
     def __bool__(self) -> bool:
         return bool(self._splits)
