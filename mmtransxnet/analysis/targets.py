@@ -175,16 +175,19 @@ class _Detection:
     mask: np.ndarray | None
 
     def target(
-        self, compute: Callable[[Tensor], Tensor], stride: int
+        self, compute: Callable[[Tensor], Tensor], stride: int | None
     ) -> Target:
-        """The target whose score is read from a map of a stride in pixels."""
+        """The target whose score is read from a map of a stride in pixels.
+
+        The stride is None for scores that are read from several maps.
+        """
         return Target(
             compute,
             self.label,
             self.score,
             self.box,
             self.mask,
-            stage=int(math.log2(stride / 4)),
+            stage=None if stride is None else int(math.log2(stride / 4)),
         )
 
 
@@ -265,9 +268,14 @@ def _mask(model: Any, sample: Any, found: _Detection) -> Target:
     return found.target(compute, stride)
 
 
-def _stride(extractors: Any, heads: Any, found: _Detection) -> int:
-    """Stride in pixels of the map that a detection's region is read from."""
+def _stride(extractors: Any, heads: Any, found: _Detection) -> int | None:
+    """Stride in pixels of the map that a detection's region is read from.
+
+    None if the extractor reads it from all maps.
+    """
     extractor, _ = next(roi_stages(extractors, heads))
+    if not hasattr(extractor, 'map_roi_levels'):
+        return None
     level = extractor.map_roi_levels(
         _rois(found.inner_box), extractor.num_inputs
     )

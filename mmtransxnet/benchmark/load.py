@@ -187,24 +187,58 @@ async def _alone(client: Any, picture: bytes) -> Any:
     return answer.json()
 
 
-def same_answer(got: Any, expected: Any) -> bool:
+# Differences that rounding makes: of pixels in boxes, of the share of a class
+# in a label map, and of scores.
+_TOLERANCES = dict(bbox=2e-3, share=2e-3)
+_TOLERANCE = 1e-4
+
+# A pixel of masks and label maps may differ.
+_NOT_COMPARED = ('segmentation', 'label_map', 'pixels')
+
+
+def same_answer(
+    got: Any, expected: Any, tolerance: float = _TOLERANCE
+) -> bool:
     """Whether answers are equal up to rounding, which depends on the batch.
 
-    Masks and label maps are not compared: a pixel may differ.
+    Masks and label maps are not compared, and objects are in any order: those
+    of equal scores may change places.
     """
     if isinstance(expected, dict):
-        return got.keys() == expected.keys() and all(
-            same_answer(got[key], value)
-            for key, value in expected.items()
-            if key not in ('segmentation', 'label_map')
+        return (
+            isinstance(got, dict)
+            and got.keys() == expected.keys()
+            and all(
+                same_answer(got[key], value, _TOLERANCES.get(key, tolerance))
+                for key, value in expected.items()
+                if key not in _NOT_COMPARED
+            )
         )
     if isinstance(expected, list):
-        return len(got) == len(expected) and all(
-            map(same_answer, got, expected)
+        if not isinstance(got, list) or len(got) != len(expected):
+            return False
+        if all(isinstance(entry, dict) for entry in expected):
+            return _same_in_any_order(got, expected)
+        return all(
+            same_answer(mine, theirs, tolerance)
+            for mine, theirs in zip(got, expected, strict=True)
         )
     if isinstance(expected, float):
-        return math.isclose(got, expected, rel_tol=1e-4, abs_tol=2e-3)
+        return isinstance(got, float) and math.isclose(
+            got, expected, rel_tol=1e-4, abs_tol=tolerance
+        )
     return bool(got == expected)
+
+
+def _same_in_any_order(got: list[Any], expected: list[Any]) -> bool:
+    left = list(got)
+    for entry in expected:
+        equal = (i for i, mine in enumerate(left) if same_answer(mine, entry))
+        index = next(equal, None)
+        if index is None:
+            return False
+        del left[index]
+    return True
 
 
 async def _send(

@@ -855,8 +855,8 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 WORTH = 4.0
 """How many times as long as compiling the runs of some shapes must have taken
-until a program of their own is compiled. Such a program takes two thirds to
-seven eighths of the time, so it pays off when they come as often again."""
+until a program of their own is compiled. It takes three quarters to nine tenths
+of the time, so it pays off when they come as often again."""
 
 MAX_FIXED = 2
 """Such programs that are kept; one has hundreds of MB."""
@@ -887,9 +887,19 @@ class FixedPrograms:
         if program is None:
             if self._seconds.get(shapes, 0.0) <= self._enough:
                 return None
+            try:
+                program = self._compile(shapes)
+            except RuntimeError as error:
+                # Never again: each picture would wait for it.
+                self._seconds[shapes] = -math.inf
+                warnings.warn(
+                    f'no program for {dict(shapes)} could be compiled, that '
+                    f'for any size is used: {error}',
+                    stacklevel=2,
+                )
+                return None
             del self._seconds[shapes]
             _keep_last(self._programs, MAX_FIXED - 1)
-            program = self._compile(shapes)
         self._programs[shapes] = program
         return program
 

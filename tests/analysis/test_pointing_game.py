@@ -45,6 +45,19 @@ def data_of(seed):
     )
 
 
+def test_regions_that_are_read_from_all_maps_have_no_stage():
+    config = detector_config('MaskRCNN')
+    for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
+        extractor = config.model.roi_head[name]
+        extractor.update(type='GenericRoIExtractor', aggregation='sum')
+        extractor.pop('finest_scale', None)
+    model = detector(config, pyramid=False)
+    inputs, samples = model.data_preprocessor(data_of(0)).values()
+    with torch.no_grad():
+        target = find_target(model, inputs, samples, 0)
+    assert target.stage is None
+
+
 @pytest.mark.parametrize('name', ['RetinaNet', 'MaskRCNN'])
 def test_each_detection_with_both_weights(name):
     model = detector(detector_config(name), pyramid=False)

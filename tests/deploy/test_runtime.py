@@ -190,6 +190,28 @@ def test_shapes_that_come_often_get_a_program():
     assert compiled == [often]
 
 
+def test_shapes_without_a_program_run_as_any_others():
+    tried = []
+
+    def compile_program(shapes):
+        tried.append(shapes)
+        if len(tried) > 1:
+            raise RuntimeError('no memory')
+        return shapes
+
+    programs = runtime.FixedPrograms(compile_program, enough=1.0)
+    good, bad = shapes_of(1, 32, 32, 3), shapes_of(1, 32, 64, 3)
+    for shapes in (good, bad):
+        programs.add(shapes, 2.0)
+    assert programs.get(good) == good
+    with pytest.warns(UserWarning, match='no memory'):
+        assert programs.get(bad) is None
+    programs.add(bad, 100.0)
+    assert programs.get(bad) is None
+    assert programs.get(good) == good
+    assert tried == [good, bad]
+
+
 def test_the_programs_used_last_are_kept():
     compiled = []
     programs = runtime.FixedPrograms(

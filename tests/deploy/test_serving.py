@@ -242,6 +242,27 @@ def test_answers_are_compared_up_to_rounding():
         assert not same_answer({**answer, 'results': [other]}, expected)
 
 
+def test_objects_of_equal_scores_may_change_places():
+    first = {'bbox': [10.0, 20.0], 'score': 0.5}
+    second = {'bbox': [30.0, 20.0], 'score': 0.5000001}
+    assert same_answer([first, second], [second, first])
+    assert not same_answer([first, first], [second, first])
+
+
+def test_label_maps_may_differ_in_a_pixel_and_scores_in_little():
+    classes = [{'class': 'cat', 'pixels': 100, 'share': 0.0244}]
+    other = [{'class': 'cat', 'pixels': 101, 'share': 0.0247}]
+    assert same_answer(classes, other)
+    assert not same_answer([{**classes[0], 'share': 0.03}], classes)
+    assert not same_answer([0.0005] * 1000, [0.0024] * 1000)
+
+
+@pytest.mark.parametrize('got', [None, [], {}, 'no', [None], {'a': None}])
+def test_answers_of_other_kinds_are_not_the_same(got):
+    assert not same_answer(got, {'a': 0.5})
+    assert not same_answer(got, [{'a': 0.5}])
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_memory_stays_flat(detector):
     pictures = sample_pictures(4, [192])

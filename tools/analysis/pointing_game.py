@@ -29,6 +29,7 @@ from mmtransxnet.analysis.pointing_game import MIN_SCORE, Hit, play
 from mmtransxnet.apis.analysis import (
     analysis_parser,
     check_out,
+    find_pictures,
     open_model,
     read_pictures,
 )
@@ -74,14 +75,15 @@ def parse_args() -> argparse.Namespace:
 
 def measure(args: argparse.Namespace) -> Iterator[Hit]:
     """All results; each is written to the file when it is known."""
-    pictures = read_pictures(args.pictures, args.number)
+    files = find_pictures(args.pictures)[: args.number]
     config, inferencer = open_model(args)
     model = inferencer.model
     torch.manual_seed(args.seed)
     random = build_model(config).state_dict()
     stages = [s - 1 for s in args.stage or []] or run_stages(model)
-    data = [inferencer.prepare(picture) for picture in pictures]
-    shown = track(data, 'pictures', console=Console(stderr=True))
+    # One after another: a whole data set would not fit into memory.
+    data = (inferencer.prepare(*read_pictures([file])) for file in files)
+    shown = track(data, 'pictures', len(files), console=Console(stderr=True))
     with open(args.out, 'w', encoding='utf-8') as file:
         for hit in play(model, shown, stages, random, args.min_score):
             file.write(json.dumps(asdict(hit)) + '\n')

@@ -10,7 +10,6 @@ memory, and stops the server with requests in flight.
 import argparse
 import asyncio
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,8 +37,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         first = asyncio.run(load(server.url, pictures, 8 * clients, clients))
         memory = [server.memory()]
         parts = []
-        for _ in range(PARTS):
-            total = math.ceil(args.requests / PARTS)
+        for part in range(PARTS):
+            total = (args.requests + part) // PARTS
             parts.append(
                 asyncio.run(load(server.url, pictures, total, clients))
             )
