@@ -855,8 +855,8 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 
 WORTH = 4.0
 """How many times as long as compiling the runs of some shapes must have taken
-until a program of their own is compiled. It takes three quarters to nine tenths
-of the time, so it pays off when they come as often again."""
+until a program of their own is compiled. It takes three quarters to nine
+tenths of the time, so it pays off when they come as often again."""
 
 MAX_FIXED = 2
 """Such programs that are kept; one has hundreds of MB."""
