@@ -205,11 +205,13 @@ def _draw_activation(found: Prediction, file: Path) -> None:
     image = np.ascontiguousarray(found.pixels[..., ::-1])
     data = inferencer.prepare(image)
     first = class_activation(inferencer.model, data)
+    activations = [first]
     last = run_stages(inferencer.model)[-1]
     # A stage alone may be too coarse, or know too little.
-    other = first.stage + 1 if first.stage < last else first.stage - 1
-    second = class_activation(inferencer.model, data, stage=other)
-    activations = sorted((first, second), key=lambda found: found.stage)
+    if last > 0:
+        other = first.stage + 1 if first.stage < last else first.stage - 1
+        second = class_activation(inferencer.model, data, stage=other)
+        activations = sorted((first, second), key=lambda found: found.stage)
     draw_activations(image, activations, file, inferencer.classes)
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmtransxnet.analysis.drawing import draw_activations
 from mmtransxnet.deploy import runtime
 from mmtransxnet.engine.checks.pictures import check_picture
 from mmtransxnet.utils.errors import UserError
+from mmtransxnet.web import page
 from mmtransxnet.web.enlarge import enlarged
 from mmtransxnet.web.legend import legend
 from mmtransxnet.web.models import (
@@ -19,6 +21,7 @@ from mmtransxnet.web.models import (
 )
 from mmtransxnet.web.pictures import Upload, check_upload, find_examples
 from tests.support.corrupt_files import bomb
+from tests.support.tiny_configs import write_checkpoints
 from tests.web.conftest import pair
 
 
@@ -174,3 +177,27 @@ def test_examples(files, tmp_path):
     assert all(path.is_file() for path in found)
     with pytest.raises(UserError, match='no picture'):
         find_examples([files / 'exported'], tmp_path)
+
+
+@pytest.mark.parametrize(('stages', 'shown'), [(1, [0]), (2, [0, 1])])
+def test_activation_of_few_stages(files, digits, monkeypatch, stages, shown):
+    """A model that runs one stage has no other one to show."""
+    monkeypatch.setenv('DIGITS_ROOT', str(digits))
+    name = f'stages{stages}'
+    (files / f'{name}.py').write_text(
+        "_base_ = 'classifier.py'\n"
+        f'model = dict(backbone=dict(out_indices=({stages - 1},)), '
+        f'head=dict(in_channels={16 * stages}))\n'
+    )
+    path = write_checkpoints(files, {name: files / f'{name}.py'})[name]
+    models = open_models([str(files / f'{name}.py'), str(path)])
+    drawn = []
+
+    def draw(image, activations, *arguments):
+        drawn.extend(found.stage for found in activations)
+        draw_activations(image, activations, *arguments)
+
+    monkeypatch.setattr(page, 'draw_activations', draw)
+    actions = page.Actions(models, page.Settings())
+    assert actions.activation(models[name].predict(upload(files))).width > 100
+    assert drawn == shown
