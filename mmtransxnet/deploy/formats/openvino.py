@@ -45,8 +45,8 @@ def order_ties(model: Any) -> None:
     their order, and only these are ranked by the stable one.
 
     Args:
-        model: A model of OpenVINO, changed in place. Each TopK is of the
-            highest values of rows ``(B, N)``.
+        model: A model of OpenVINO, changed in place. A TopK is of the highest
+            values of rows ``(B, N)``, or that of a label map's classes.
     """
     from openvino import opset11 as op
 
@@ -55,7 +55,15 @@ def order_ties(model: Any) -> None:
             continue
         values, k = node.input_value(0), node.input_value(1)
         kept = node.get_attributes()
-        options = (1, kept['mode'], kept['sort'], kept['index_element_type'])
+        options = (
+            *(kept['axis'], kept['mode'], kept['sort']),
+            kept['index_element_type'],
+        )
+        if values.get_partial_shape().rank.get_length() != 2:
+            stable = op.topk(values, k, *options, stable=True)
+            for i in range(node.get_output_size()):
+                node.output(i).replace(stable.output(i))
+            continue
         fast = op.topk(values, k, *options)
         index = _first_k(values, fast, k)
         chosen = op.gather_elements(values, index, 1)
