@@ -914,6 +914,22 @@ def _keep_last(entries: dict[Shapes, Any], number: int) -> None:
         del entries[next(iter(entries))]
 
 
+def _core_of_process(openvino: Any) -> Any:
+    """OpenVINO's core; the same for all models, and never given up.
+
+    Each core that compiles a program sets the stack of signal handlers, and
+    sets back what it has found when it is given up. Of two that are given up
+    in the order in which they were made, the second sets back the stack of
+    the first, which has gone: the next signal ends the process (OpenVINO
+    2026.4). It is kept in the package, as each exported folder has a
+    predict.py, and a program may load several.
+    """
+    names = vars(openvino)
+    if 'core_of_predict' not in names:
+        names['core_of_predict'] = openvino.Core()
+    return names['core_of_predict']
+
+
 class OpenVino:
     """A model in OpenVINO, on the CPU.
 
@@ -945,7 +961,7 @@ class OpenVino:
         if threads:
             self._options['INFERENCE_NUM_THREADS'] = threads
         start = time.perf_counter()
-        self._core = openvino.Core()
+        self._core = _core_of_process(openvino)
         self._model = self._core.read_model(str(path))
         # A tensor may have the names of inner nodes as well.
         self._outputs = [

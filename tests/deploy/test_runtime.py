@@ -285,6 +285,29 @@ def test_programs_of_a_size_give_the_same_results(
     assert {shape[0] for shape in used} == {1, 2}
 
 
+SIGNAL = """
+import faulthandler, gc, os, runpy, signal, sys
+faulthandler.enable()  # its handlers have a stack of their own
+signal.signal(signal.SIGUSR1, lambda *_: print('handled'))
+models = [
+    runpy.run_path(f'{folder}/predict.py')['load'](folder, 'openvino')
+    for folder in sys.argv[1:]
+]
+while models:
+    del models[0]
+    gc.collect()
+    os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_several_models(folders):
+    """Given up in the order in which they were loaded."""
+    words = [sys.executable, '-c', SIGNAL, *folders.values()]
+    done = run(words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['handled'] * len(folders)
+
+
 def test_a_constant_size_has_no_other_program(tmp_path, used, monkeypatch):
     monkeypatch.setitem(runtime.ENGINES, 'openvino', Eager)
     folder = write_exported(
