@@ -103,9 +103,11 @@ web: trained $(VENV)/.web
 
 # A file of tests stays in one process: what it builds is built once. Files in
 # their order: xdist would begin with those of many tests, which are fast, and
-# leave one process alone with a slow file at the end.
+# leave one process alone with a slow file at the end. A process that dies is
+# not replaced: the others would wait for what it had to run for ever.
 test: extras
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart 0
 
 # To repeat what one run has drawn: make fuzz SEED=...
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
