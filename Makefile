@@ -101,19 +101,20 @@ web: trained $(VENV)/.web
 		"$$(cat work_dirs/demo/$(DEMO)/last_checkpoint)" \
 		--examples "$${DIGITS_ROOT:-data/digits}/coco/val"
 
-# A file of tests stays in one process: what it builds is built once. Files in
-# their order: xdist would begin with those of many tests, which are fast, and
-# leave one process alone with a slow file at the end. A process that dies is
-# not replaced: the others would wait for what it had to run for ever.
+# A file of tests stays in one process: what it builds is built once. A process
+# that dies is not replaced: the run would wait for ever for what was its own.
+PYTEST := python -m pytest -n auto --dist loadfile --max-worker-restart 0
+
+# Files in their order: xdist would begin with those of many tests, which are
+# fast, and leave one process alone with a slow file at the end.
 test: extras
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder \
-		--max-worker-restart 0
+	$(VENV)/bin/$(PYTEST) --no-loadscope-reorder
 
 # To repeat what one run has drawn: make fuzz SEED=...
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 fuzz: extras
 	@echo "SEED=$(SEED)"
-	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m fuzz \
+	$(VENV)/bin/$(PYTEST) -m fuzz \
 		--hypothesis-profile fuzz --hypothesis-seed $(SEED)
 
 lint: extras
@@ -146,8 +147,7 @@ test-torch: OTHER := .venv-torch-$(VERSION)
 test-torch:
 	@test -n "$(VERSION)" || { echo 'error: name the release: make test-torch VERSION=2.7.0' >&2; exit 1; }
 	$(MAKE) $(OTHER)/.extras TORCH='torch==$(VERSION) torchvision' VENV=$(OTHER)
-	$(OTHER)/bin/python -m pytest -n auto --dist loadfile \
-		$(addprefix tests/,$(OTHER_TESTS))
+	$(OTHER)/bin/$(PYTEST) $(addprefix tests/,$(OTHER_TESTS))
 
 clean:
 	rm -rf $(VENV) $(ORIGINAL) data/digits work_dirs/demo site
